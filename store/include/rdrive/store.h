@@ -1,0 +1,242 @@
+/**
+ * librdrive: reads and writes simd-r-drive stores, byte for byte as the Rust crate 0.16 does.
+ *
+ * Caveats first:
+ * - Keys are not stored, only their XXH3-64 hashes. Two keys with the same 64-bit hash are one key to the format (E-12).
+ * - A file that something else truncates while it is mapped raises SIGBUS at the next touch of the lost pages.
+ * - A batch is one unit to readers of this process only: the format has no commit mark (E-14), so after a crash, and to
+ *   other processes, an unacknowledged batch may show some of its entries, each whole.
+ * - The engine returns errors and never prints.
+ *
+ * Unless a call says otherwise: any thread may call it, outputs are written only on success, and a store must outlive
+ * every entry taken from it.
+ */
+#ifndef RDRIVE_STORE_H
+#define RDRIVE_STORE_H
+
+#include <rdrive/error.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** Borrowed bytes. `data` may be NULL only where `len` is 0. */
+typedef struct rd_span {
+    const void *data;
+    size_t len;
+} rd_span;
+
+/** The hash that stands for `key` in every store (F-07): XXH3-64, seed 0. The empty key has one too. */
+uint64_t rd_hash(rd_span key);
+
+/** The key under which namespaced writers store `key` (F-11): 16 bytes, to be hashed as any key is. */
+void rd_namespace_key(rd_span name, rd_span key, uint8_t out_key[16]);
+
+typedef enum rd_sync {
+    RD_SYNC_ALWAYS, /* a write is visible, and returns, once it is durable */
+    RD_SYNC_NONE,   /* a write is visible once the kernel has it; rd_store_sync makes it durable */
+} rd_sync;
+
+typedef enum rd_verify {
+    RD_VERIFY_FIRST,  /* check each payload's CRC once an open, at the latest before its first byte is handed out */
+    RD_VERIFY_ALWAYS, /* check it at each read */
+    RD_VERIFY_OFF,    /* only what opening checks anyway: links, and payloads up to 64 KiB */
+} rd_verify;
+
+typedef struct rd_open_options {
+    bool writable; /* take the writer's lock; without it the file is never locked, written or created */
+    bool create;   /* with `writable`: make an empty store where there is none */
+    rd_sync sync;
+    rd_verify verify;
+    const atomic_bool *cancel; /* NULL, or set by another thread to make opening give up with RD_E_CANCELLED */
+} rd_open_options;
+
+/** Why an open failed, for people: one line, no newline, with path and offset where they matter. */
+typedef struct rd_fault {
+    uint64_t offset;  /* where in the file, 0 where no place is to blame */
+    int os_error;     /* errno, or 0 */
+    char text[512];
+} rd_fault;
+
+typedef struct rd_store rd_store;
+
+/**
+ * Open the store at `path`: check links and checksums from the end of the file back to its start, and index what holds.
+ * Bytes behind the last whole entry are a torn or unfinished tail: a read-only open leaves and counts them
+ * (`rd_store_info.unread_bytes`), an open for writing refuses the file. Any other damage refuses the file, untouched.
+ * Returns:  RD_OK           `*out_store` is the caller's, to be closed.
+ *           RD_E_IO         no such file, no permission, read error (`os_error` says).
+ *           RD_E_NOT_FILE   a directory, FIFO, device or socket.
+ *           RD_E_NOT_STORE  not empty, and no entry holds anywhere (R-05).
+ *           RD_E_ALIGNMENT  a file of simd-r-drive 0.14 or older (E-13).
+ *           RD_E_DAMAGED    something between the entries does not hold (`offset` says where), or, opening for
+ *                           writing, the tail is torn.
+ *           RD_E_LOCKED     another process writes to it.
+ *           RD_E_NOMEM, RD_E_CANCELLED.
+ *           `out_fault`, where not NULL, is written on every error.
+ */
+RD_MUST_CHECK rd_err rd_store_open(const char *path, const rd_open_options *options, rd_fault *out_fault,
+                                   rd_store **out_store);
+
+/**
+ * Close. What was written but not synced is left to the kernel: call rd_store_sync before, and check it.
+ * Requires: no other call on `store` is running or follows, and every entry taken from it has been released.
+ * NULL is fine.
+ */
+void rd_store_close(rd_store *store);
+
+/** Numbers about a store, all of one instant save `file_size`. */
+typedef struct rd_store_info {
+    uint64_t live_keys;     /* keys that have a value */
+    uint64_t entries;       /* entries in the file, superseded ones and tombstones included */
+    uint64_t tail_off;      /* where the last accepted entry ends: the next append goes here */
+    uint64_t file_size;     /* bytes, by fstat now */
+    uint64_t unread_bytes;  /* bytes behind the tail when the store was opened: torn, or a writer at work */
+    uint64_t live_bytes;    /* payload bytes of live keys */
+    uint64_t index_bytes;   /* memory of the index */
+    bool writable;
+} rd_store_info;
+
+/** Returns: RD_OK, or RD_E_IO where fstat fails. */
+RD_MUST_CHECK rd_err rd_store_info_get(rd_store *store, rd_store_info *out_info);
+
+/* ---- Reading: what the trait AsyncDataStoreReader offers -------------------------------------------------------- */
+
+/** What the file says of an entry. */
+typedef struct rd_metadata {
+    uint64_t key_hash;
+    uint64_t prev_off; /* where the entry before it ends (F-04) */
+    uint32_t checksum; /* CRC-32 of the payload (F-06) */
+    bool tombstone;
+} rd_metadata;
+
+/** An entry whose bytes stay valid and unchanged until it is released, however the store changes. */
+typedef struct rd_entry {
+    rd_span payload; /* points into the mapping; empty for a tombstone (E-11) */
+    rd_metadata meta;
+    void *pin; /* NULL: nothing to release */
+} rd_entry;
+
+/** Give an entry's pin back and empty it. Any thread; an empty entry is fine. */
+void rd_entry_release(rd_entry *entry);
+
+/**
+ * Whether a key is present and not deleted. No payload is touched or checked.
+ * Returns: RD_OK present, RD_ABSENT not, RD_E_DAMAGED its newest entry is known to be damaged.
+ */
+RD_MUST_CHECK rd_err rd_store_exists(rd_store *store, rd_span key);
+RD_MUST_CHECK rd_err rd_store_exists_hash(rd_store *store, uint64_t key_hash);
+
+/**
+ * The newest value of a key, pinned.
+ * Returns: RD_OK `*out_entry` is the caller's to release; RD_ABSENT; RD_E_DAMAGED its bytes fail their checksum.
+ */
+RD_MUST_CHECK rd_err rd_store_read(rd_store *store, rd_span key, rd_entry *out_entry);
+RD_MUST_CHECK rd_err rd_store_read_hash(rd_store *store, uint64_t key_hash, rd_entry *out_entry);
+
+/** The newest entry's metadata; `out_meta` as rd_store_read's, the payload neither touched nor checked. */
+RD_MUST_CHECK rd_err rd_store_metadata(rd_store *store, rd_span key, rd_metadata *out_meta);
+RD_MUST_CHECK rd_err rd_store_metadata_hash(rd_store *store, uint64_t key_hash, rd_metadata *out_meta);
+
+/** The entry written last, deletions included (`meta.tombstone`). RD_ABSENT: the file has no entry. */
+RD_MUST_CHECK rd_err rd_store_read_last(rd_store *store, rd_entry *out_entry);
+
+/** One answer of a batch. `entry` is to be released where `err` is RD_OK, and empty elsewhere. */
+typedef struct rd_batch_item {
+    rd_err err; /* as rd_store_read's */
+    rd_entry entry;
+} rd_batch_item;
+
+/**
+ * Many keys at one instant: each batch write is seen whole or not at all. `out_items[i]` answers `keys[i]`.
+ * Returns: RD_OK each item has its own result; RD_E_NOMEM nothing was written to `out_items`.
+ */
+RD_MUST_CHECK rd_err rd_store_batch_read(rd_store *store, const rd_span *keys, size_t count,
+                                         rd_batch_item *out_items);
+
+/**
+ * The same by hash. With `keys` (NULL, or `count` of them) an item whose key does not have that hash is RD_ABSENT (F-15).
+ */
+RD_MUST_CHECK rd_err rd_store_batch_read_hashed(rd_store *store, const uint64_t *key_hashes, const rd_span *keys,
+                                                size_t count, rd_batch_item *out_items);
+
+/** How many keys are live. Constant time. */
+uint64_t rd_store_len(rd_store *store);
+
+/** Whether no key is live. Constant time. */
+bool rd_store_is_empty(rd_store *store);
+
+/** Bytes of the file now, deleted entries included. Returns: RD_OK, RD_E_IO. */
+RD_MUST_CHECK rd_err rd_store_file_size(rd_store *store, uint64_t *out_bytes);
+
+/* ---- Iteration: the live entries, newest first (F-12) ----------------------------------------------------------- */
+
+typedef struct rd_iter rd_iter;
+
+/** Begin at the tail as it is now; later writes are not seen. Returns: RD_OK, RD_E_NOMEM. Threads: one an iterator. */
+RD_MUST_CHECK rd_err rd_iter_create(rd_store *store, rd_iter **out_iter);
+
+/**
+ * The next live entry, valid until the next call on `iter`: it is the iterator's, don't release it.
+ * Returns: RD_OK, RD_ABSENT at the end, RD_E_DAMAGED `out_entry->meta` names an entry whose payload fails its checksum
+ *          (go on with the next call), RD_E_NOMEM.
+ */
+RD_MUST_CHECK rd_err rd_iter_next(rd_iter *iter, rd_entry *out_entry);
+
+/** End it, before the store is closed. NULL is fine. */
+void rd_iter_destroy(rd_iter *iter);
+
+/* ---- Writing ---------------------------------------------------------------------------------------------------- */
+
+typedef struct rd_write_item {
+    uint64_t key_hash;
+    rd_span payload; /* F-09: one byte or more, and not the single byte 0x00 */
+} rd_write_item;
+
+/** Where a write left the store. */
+typedef struct rd_written {
+    uint64_t tail_off;    /* where the store ends with it */
+    bool durable;         /* it survives a power cut */
+    size_t deleted_count; /* tombstones written, by deletes */
+} rd_written;
+
+/**
+ * Append; reads that begin after this returns see it.
+ * Requires: the store is open for writing.
+ * Returns:  RD_OK           appended and visible; durable as the store's sync mode says.
+ *           RD_E_PAYLOAD    one payload is refused (F-09); nothing was written.
+ *           RD_E_TOO_FAR    F-10; nothing was written.
+ *           RD_E_NO_SPACE, RD_E_IO  not written, nothing of it will be served; the store goes on.
+ *           RD_E_SYNC       unknown until reopened; writing has ended.
+ *           RD_E_ENDED      writing ended earlier; reopen the store.
+ *           RD_E_READ_ONLY, RD_E_NOMEM.
+ * Threads:  any. Writers queue.
+ */
+RD_MUST_CHECK rd_err rd_store_write(rd_store *store, rd_span key, rd_span payload, rd_written *out_done);
+RD_MUST_CHECK rd_err rd_store_write_hash(rd_store *store, uint64_t key_hash, rd_span payload, rd_written *out_done);
+
+/** All of `items`, in order, visible at one instant (F-13). As rd_store_write; no items: RD_OK, nothing written. */
+RD_MUST_CHECK rd_err rd_store_batch_write(rd_store *store, const rd_write_item *items, size_t count,
+                                          rd_written *out_done);
+
+/**
+ * Write a tombstone for the key if it is present, or its newest entry is damaged (F-14). As rd_store_write.
+ */
+RD_MUST_CHECK rd_err rd_store_delete(rd_store *store, rd_span key, rd_written *out_done);
+
+/** The same for many hashes at one instant; a present key named twice gets two tombstones (F-14). */
+RD_MUST_CHECK rd_err rd_store_batch_delete(rd_store *store, const uint64_t *key_hashes, size_t count,
+                                           rd_written *out_done);
+
+/** Make all that was written durable. Returns: RD_OK; RD_E_SYNC (writing has ended); RD_E_ENDED; RD_E_READ_ONLY. */
+RD_MUST_CHECK rd_err rd_store_sync(rd_store *store);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
