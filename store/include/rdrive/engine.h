@@ -5,8 +5,8 @@
  * - An operation is memory of the caller's. From submit (or next) until its completion it belongs to the engine: don't
  *   touch, move or free it.
  * - It completes exactly once for each submit and each next, by its `done` hook: on any thread, perhaps before submit
- *   returns, perhaps long after. A hook must not block, and may call nothing of the engine but rd_engine_cancel on other
- *   operations.
+ *   returns, perhaps long after. A hook must not block, and may call nothing of the engine but rd_engine_cancel on
+ * other operations.
  * - Nothing here promises a mapping, a file, an offset or an immediate answer: an engine may answer over a network.
  *
  * Keys travel as their hashes: a hash is a pure function of its key (F-07), so checking a key in hand against a hash

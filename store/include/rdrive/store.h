@@ -2,7 +2,8 @@
  * librdrive: reads and writes simd-r-drive stores, byte for byte as the Rust crate 0.16 does.
  *
  * Caveats first:
- * - Keys are not stored, only their XXH3-64 hashes. Two keys with the same 64-bit hash are one key to the format (E-12).
+ * - Keys are not stored, only their XXH3-64 hashes. Two keys with the same 64-bit hash are one key to the format
+ * (E-12).
  * - A file that something else truncates while it is mapped raises SIGBUS at the next touch of the lost pages.
  * - A batch is one unit to readers of this process only: the format has no commit mark (E-14), so after a crash, and to
  *   other processes, an unacknowledged batch may show some of its entries, each whole.
@@ -57,8 +58,8 @@ typedef struct rd_open_options {
 
 /** Why an open failed, for people: one line, no newline, with path and offset where they matter. */
 typedef struct rd_fault {
-    uint64_t offset;  /* where in the file, 0 where no place is to blame */
-    int os_error;     /* errno, or 0 */
+    uint64_t offset; /* where in the file, 0 where no place is to blame */
+    int os_error;    /* errno, or 0 */
     char text[512];
 } rd_fault;
 
@@ -91,13 +92,13 @@ void rd_store_close(rd_store *store);
 
 /** Numbers about a store, all of one instant save `file_size`. */
 typedef struct rd_store_info {
-    uint64_t live_keys;     /* keys that have a value */
-    uint64_t entries;       /* entries in the file, superseded ones and tombstones included */
-    uint64_t tail_off;      /* where the last accepted entry ends: the next append goes here */
-    uint64_t file_size;     /* bytes, by fstat now */
-    uint64_t unread_bytes;  /* bytes behind the tail when the store was opened: torn, or a writer at work */
-    uint64_t live_bytes;    /* payload bytes of live keys */
-    uint64_t index_bytes;   /* memory of the index */
+    uint64_t live_keys;    /* keys that have a value */
+    uint64_t entries;      /* entries in the file, superseded ones and tombstones included */
+    uint64_t tail_off;     /* where the last accepted entry ends: the next append goes here */
+    uint64_t file_size;    /* bytes, by fstat now */
+    uint64_t unread_bytes; /* bytes behind the tail when the store was opened: torn, or a writer at work */
+    uint64_t live_bytes;   /* payload bytes of live keys */
+    uint64_t index_bytes;  /* memory of the index */
     bool writable;
 } rd_store_info;
 
@@ -155,11 +156,11 @@ typedef struct rd_batch_item {
  * Many keys at one instant: each batch write is seen whole or not at all. `out_items[i]` answers `keys[i]`.
  * Returns: RD_OK each item has its own result; RD_E_NOMEM nothing was written to `out_items`.
  */
-RD_MUST_CHECK rd_err rd_store_batch_read(rd_store *store, const rd_span *keys, size_t count,
-                                         rd_batch_item *out_items);
+RD_MUST_CHECK rd_err rd_store_batch_read(rd_store *store, const rd_span *keys, size_t count, rd_batch_item *out_items);
 
 /**
- * The same by hash. With `keys` (NULL, or `count` of them) an item whose key does not have that hash is RD_ABSENT (F-15).
+ * The same by hash. With `keys` (NULL, or `count` of them) an item whose key does not have that hash is RD_ABSENT
+ * (F-15).
  */
 RD_MUST_CHECK rd_err rd_store_batch_read_hashed(rd_store *store, const uint64_t *key_hashes, const rd_span *keys,
                                                 size_t count, rd_batch_item *out_items);

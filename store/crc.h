@@ -1,0 +1,27 @@
+/* CRC-32/ISO-HDLC (F-06), of bytes in hand and of any range of a file in bounded time. */
+#ifndef RD_CRC_H
+#define RD_CRC_H
+
+#include <rdrive/error.h>
+#include <stddef.h>
+#include <stdint.h>
+
+uint32_t crc_of(const void *data, size_t len);
+
+/* the CRCs of each prefix of a file, kept every CRC_STEP bytes: any range's CRC in at most 2 * CRC_STEP bytes. */
+#define CRC_STEP 4096u
+
+struct crc_prefixes {
+    const uint8_t *base;
+    uint64_t len;
+    uint32_t *at; /* at[k] is the CRC of [0, k * CRC_STEP) */
+};
+
+/* One pass over `base`. Returns: RD_OK, to be given back with crc_prefixes_fini; RD_E_NOMEM. */
+RD_MUST_CHECK rd_err crc_prefixes_init(const uint8_t *base, uint64_t len, struct crc_prefixes *out_prefixes);
+void crc_prefixes_fini(struct crc_prefixes *prefixes);
+
+/* The CRC of [from, to), which lies inside [0, len]. */
+uint32_t crc_of_range(const struct crc_prefixes *prefixes, uint64_t from, uint64_t to);
+
+#endif

@@ -1,0 +1,229 @@
+#include "base.h"
+#include "store_internal.h"
+
+#define PREFETCH_AHEAD 16 /* index lines on their way at a time: about what a core can have outstanding */
+
+void store_snapshot(rd_store *store, struct snapshot *out_snapshot)
+{
+    pthread_rwlock_rdlock(&store->publish);
+    mapping_pin(store->mapping, 1);
+    *out_snapshot = (struct snapshot){.mapping = store->mapping, .tail_off = store->tail_off};
+    pthread_rwlock_unlock(&store->publish);
+}
+
+void store_resolve(rd_store *store, rd_key *keys, size_t count, struct snapshot *out_snapshot)
+{
+    pthread_rwlock_rdlock(&store->publish);
+    for (size_t i = 0; i < count && i < PREFETCH_AHEAD; i++)
+        index_prefetch(&store->index, keys[i].hash);
+    for (size_t i = 0; i < count; i++) {
+        if (count - i > PREFETCH_AHEAD)
+            index_prefetch(&store->index, keys[i + PREFETCH_AHEAD].hash);
+        keys[i].cookie = keys[i].cookie == RD_KEY_SKIP ? WORD_NONE : index_find(&store->index, keys[i].hash);
+    }
+    mapping_pin(store->mapping, 1);
+    *out_snapshot = (struct snapshot){.mapping = store->mapping, .tail_off = store->tail_off};
+    pthread_rwlock_unlock(&store->publish);
+}
+
+static bool must_check(const rd_store *store, uint64_t word)
+{
+    switch (store->options.verify) {
+    case RD_VERIFY_ALWAYS: return true;
+    case RD_VERIFY_FIRST: return (word & WORD_VERIFIED) == 0;
+    case RD_VERIFY_OFF: return false;
+    }
+    return true;
+}
+
+bool store_check_is_long(const rd_store *store, const struct snapshot *snapshot, uint64_t word)
+{
+    struct entry entry;
+    return word != WORD_NONE && (word & (WORD_TOMBSTONE | WORD_DAMAGED)) == 0 && must_check(store, word) &&
+           entry_parse(snapshot->mapping->base, word_off(word), &entry) && entry_payload_len(&entry) > INLINE_CHECK_MAX;
+}
+
+static rd_metadata metadata_of(const struct entry *entry)
+{
+    return (rd_metadata){.key_hash = entry->key_hash,
+                         .prev_off = entry->prev_off,
+                         .checksum = entry->crc,
+                         .tombstone = entry->tombstone};
+}
+
+/* Note the outcome of a check in the index, for the very entry that was checked. */
+static void flag_word(rd_store *store, uint64_t hash, uint64_t word, uint64_t flag)
+{
+    pthread_rwlock_rdlock(&store->publish);
+    index_flag(&store->index, hash, word, flag);
+    pthread_rwlock_unlock(&store->publish);
+}
+
+static rd_span payload_of(const struct snapshot *snapshot, const struct entry *entry)
+{
+    if (entry->tombstone)
+        return (rd_span){0}; /* E-11 */
+    return (rd_span){.data = snapshot->mapping->base + entry->start_off, .len = (size_t)entry_payload_len(entry)};
+}
+
+rd_err store_load(rd_store *store, const struct snapshot *snapshot, uint64_t hash, uint64_t word, bool no_payload,
+                  rd_span *out_payload, rd_metadata *out_meta)
+{
+    if (word == WORD_NONE || (word & WORD_TOMBSTONE) != 0)
+        return RD_ABSENT;
+    struct entry entry;
+    /* the file may have changed under us: what the word names must still be an entry of this hash */
+    if (!entry_parse(snapshot->mapping->base, word_off(word), &entry) || entry.key_hash != hash)
+        return RD_E_DAMAGED;
+    *out_meta = metadata_of(&entry);
+    if ((word & WORD_DAMAGED) != 0)
+        return RD_E_DAMAGED;
+    if (!no_payload && must_check(store, word)) {
+        bool holds = entry_crc_holds(snapshot->mapping->base, &entry);
+        if (!holds || (word & WORD_VERIFIED) == 0)
+            flag_word(store, hash, word, holds ? WORD_VERIFIED : WORD_DAMAGED);
+        if (!holds)
+            return RD_E_DAMAGED;
+    }
+    *out_payload = payload_of(snapshot, &entry);
+    return RD_OK;
+}
+
+rd_err store_load_last(rd_store *store, const struct snapshot *snapshot, rd_span *out_payload, rd_metadata *out_meta)
+{
+    struct entry entry;
+    if (snapshot->tail_off == 0)
+        return RD_ABSENT;
+    if (snapshot->tail_off < RD_ENTRY_MIN ||
+        !entry_parse(snapshot->mapping->base, snapshot->tail_off - RD_TRAILER_SIZE, &entry))
+        return RD_E_DAMAGED;
+    *out_meta = metadata_of(&entry);
+    /* opening checked the newest entry whatever its size, and writing computed its checksum */
+    if (store->options.verify == RD_VERIFY_ALWAYS && !entry_crc_holds(snapshot->mapping->base, &entry))
+        return RD_E_DAMAGED;
+    *out_payload = payload_of(snapshot, &entry);
+    return RD_OK;
+}
+
+/* ---- the synchronous reader: the same steps, one pin an entry ---------------------------------------------------- */
+
+void rd_entry_release(rd_entry *entry)
+{
+    mapping_unpin(entry->pin, 1);
+    *entry = (rd_entry){0};
+}
+
+/* Read one word into an entry; the entry takes over the snapshot's pin on success. */
+static rd_err entry_from(rd_err err, struct snapshot *snapshot, rd_entry *entry, rd_entry *out_entry)
+{
+    if (err != RD_OK) {
+        snapshot_release(snapshot);
+        return err;
+    }
+    entry->pin = snapshot->mapping;
+    *out_entry = *entry;
+    return RD_OK;
+}
+
+rd_err rd_store_read_hash(rd_store *store, uint64_t key_hash, rd_entry *out_entry)
+{
+    rd_key key = {.hash = key_hash};
+    struct snapshot snapshot;
+    rd_entry entry = {0};
+    store_resolve(store, &key, 1, &snapshot);
+    rd_err err = store_load(store, &snapshot, key_hash, key.cookie, false, &entry.payload, &entry.meta);
+    return entry_from(err, &snapshot, &entry, out_entry);
+}
+
+rd_err rd_store_read(rd_store *store, rd_span key, rd_entry *out_entry)
+{
+    return rd_store_read_hash(store, rd_hash(key), out_entry);
+}
+
+rd_err rd_store_read_last(rd_store *store, rd_entry *out_entry)
+{
+    struct snapshot snapshot;
+    rd_entry entry = {0};
+    store_snapshot(store, &snapshot);
+    rd_err err = store_load_last(store, &snapshot, &entry.payload, &entry.meta);
+    return entry_from(err, &snapshot, &entry, out_entry);
+}
+
+rd_err rd_store_metadata_hash(rd_store *store, uint64_t key_hash, rd_metadata *out_meta)
+{
+    rd_key key = {.hash = key_hash};
+    struct snapshot snapshot;
+    rd_span payload;
+    rd_metadata meta;
+    store_resolve(store, &key, 1, &snapshot);
+    rd_err err = store_load(store, &snapshot, key_hash, key.cookie, true, &payload, &meta);
+    snapshot_release(&snapshot);
+    if (err == RD_OK)
+        *out_meta = meta;
+    return err;
+}
+
+rd_err rd_store_metadata(rd_store *store, rd_span key, rd_metadata *out_meta)
+{
+    return rd_store_metadata_hash(store, rd_hash(key), out_meta);
+}
+
+rd_err rd_store_exists_hash(rd_store *store, uint64_t key_hash)
+{
+    rd_metadata meta;
+    return rd_store_metadata_hash(store, key_hash, &meta);
+}
+
+rd_err rd_store_exists(rd_store *store, rd_span key)
+{
+    return rd_store_exists_hash(store, rd_hash(key));
+}
+
+/* Resolve `keys` at one instant and give each live item a pin of its own. */
+static void batch_read(rd_store *store, rd_key *keys, size_t count, rd_batch_item *out_items)
+{
+    struct snapshot snapshot;
+    store_resolve(store, keys, count, &snapshot);
+    size_t live = 0;
+    for (size_t i = 0; i < count; i++) {
+        rd_batch_item item = {0};
+        item.err =
+            store_load(store, &snapshot, keys[i].hash, keys[i].cookie, false, &item.entry.payload, &item.entry.meta);
+        if (item.err == RD_OK) {
+            item.entry.pin = snapshot.mapping;
+            live++;
+        } else {
+            item.entry = (rd_entry){0};
+        }
+        out_items[i] = item;
+    }
+    mapping_pin(snapshot.mapping, live);
+    snapshot_release(&snapshot);
+}
+
+rd_err rd_store_batch_read(rd_store *store, const rd_span *keys, size_t count, rd_batch_item *out_items)
+{
+    rd_key *resolved = calloc(count > 0 ? count : 1, sizeof(*resolved));
+    if (resolved == NULL)
+        return RD_E_NOMEM;
+    for (size_t i = 0; i < count; i++)
+        resolved[i].hash = rd_hash(keys[i]);
+    batch_read(store, resolved, count, out_items);
+    free(resolved);
+    return RD_OK;
+}
+
+rd_err rd_store_batch_read_hashed(rd_store *store, const uint64_t *key_hashes, const rd_span *keys, size_t count,
+                                  rd_batch_item *out_items)
+{
+    rd_key *resolved = calloc(count > 0 ? count : 1, sizeof(*resolved));
+    if (resolved == NULL)
+        return RD_E_NOMEM;
+    for (size_t i = 0; i < count; i++) {
+        bool mismatch = keys != NULL && rd_hash(keys[i]) != key_hashes[i]; /* F-15 */
+        resolved[i] = (rd_key){.hash = key_hashes[i], .cookie = mismatch ? RD_KEY_SKIP : 0};
+    }
+    batch_read(store, resolved, count, out_items);
+    free(resolved);
+    return RD_OK;
+}
