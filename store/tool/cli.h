@@ -1,0 +1,77 @@
+/**
+ * The command line: a table of verbs, a table of options, and the one parser over both. Help, usage lines and error
+ * messages come from the tables.
+ */
+#ifndef RDRIVE_TOOL_CLI_H
+#define RDRIVE_TOOL_CLI_H
+
+#include "report.h"
+#include <stdbool.h>
+#include <stddef.h>
+
+enum cli_option {
+    OPTION_HASH,
+    OPTION_HEX_KEY,
+    OPTION_NAMESPACE,
+    OPTION_JSON,
+    OPTION_CREATE,
+    OPTION_SYNC,
+    OPTION_FORMAT,
+    OPTION_HELP,
+    OPTION_VERSION,
+    OPTION_COUNT,
+};
+#define OPTION_BIT(option) (1u << (option))
+
+struct cli_option_row {
+    const char *name;
+    const char *value;      /* what its value is called; NULL: it takes none */
+    const char *choices[3]; /* the values allowed, NULL-ended; none: any */
+    const char *help;
+};
+extern const struct cli_option_row cli_options[OPTION_COUNT];
+
+/** A command line that was understood. Its strings are argv's. */
+struct cli_call {
+    const struct cli_verb *verb;
+    char **args; /* the verb's positionals */
+    size_t arg_count;
+    bool given[OPTION_COUNT];
+    const char *value[OPTION_COUNT];
+    size_t choice[OPTION_COUNT]; /* where a row has choices: which one; the first if not given */
+};
+
+struct cli_verb {
+    const char *name;
+    const char *args; /* as the usage line shows them */
+    size_t arg_min, arg_max;
+    unsigned options; /* OPTION_BITs, OPTION_HELP apart, which all take */
+    const char *help; /* one line */
+    const char *notes;
+    int (*run)(const struct cli_call *call);
+};
+#define CLI_MANY ((size_t)-1)
+
+extern const struct cli_verb cli_verbs[]; /* ends with a row of NULLs */
+
+/** Understand and run a command line. Reorders `argv`. Returns: the exit status. */
+int cli_main(int argc, char **argv);
+
+/** `--help` for one verb, or for all where `verb` is NULL. Returns: the exit status. */
+int help_print(const struct cli_verb *verb);
+int help_version(void);
+
+/** The verbs' functions: reads.c, key.c, list.c, put.c, import.c, export.c. */
+int verb_info(const struct cli_call *call);
+int verb_get(const struct cli_call *call);
+int verb_exists(const struct cli_call *call);
+int verb_metadata(const struct cli_call *call);
+int verb_last(const struct cli_call *call);
+int verb_ls(const struct cli_call *call);
+int verb_put(const struct cli_call *call);
+int verb_delete(const struct cli_call *call);
+int verb_import(const struct cli_call *call);
+int verb_export(const struct cli_call *call);
+int verb_hash(const struct cli_call *call);
+
+#endif

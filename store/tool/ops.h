@@ -1,0 +1,94 @@
+/**
+ * The one table of operations that every verb is written over, so that a verb never knows where its store lies. Today
+ * a path is served (ops_path.c); what speaks over a network fills the same table.
+ *
+ * An implementation's store begins with `struct tool_store`. Where an operation is not offered its pointer is NULL; a
+ * verb finds that out when it opens the store (session.h), before it reads or writes anything.
+ */
+#ifndef RDRIVE_TOOL_OPS_H
+#define RDRIVE_TOOL_OPS_H
+
+#include <rdrive/store.h>
+
+/** A key as given: its hash always, its bytes unless only the hash was named. */
+struct tool_key {
+    uint64_t hash;
+    rd_span bytes;
+    bool hash_only;
+};
+
+struct tool_open_how {
+    bool writable;
+    bool create; /* with `writable`: make the store where there is none */
+    rd_sync sync;
+};
+
+/** One thing that `info` prints: a number, or a text where `text` is not NULL. */
+struct tool_fact {
+    const char *name;
+    const char *text;
+    uint64_t number;
+};
+#define TOOL_FACTS_MAX 16
+
+/** Where a payload goes, in one piece or many, in order. `bytes` returns false to stop: the read is RD_E_CANCELLED. */
+struct tool_sink {
+    bool (*bytes)(void *arg, rd_span bytes);
+    void *arg;
+};
+
+/**
+ * One live entry of an iteration: `err` is RD_OK, or RD_E_DAMAGED and `payload` is empty. Both are valid during the
+ * call only. Returns false to stop, which is no error.
+ */
+typedef bool tool_visit(void *arg, rd_err err, const rd_metadata *meta, rd_span payload);
+
+struct tool_store;
+
+struct tool_ops {
+    /* `target` is STORE as given and outlives the store; `out_fault` is written on every error. */
+    rd_err (*open)(const char *target, const struct tool_open_how *how, rd_fault *out_fault,
+                   struct tool_store **out_store);
+    /* Close. What was written and not synced is left to the kernel. */
+    void (*close)(struct tool_store *store);
+
+    /* `facts` has room for TOOL_FACTS_MAX; texts live as long as the store. */
+    rd_err (*info)(struct tool_store *store, struct tool_fact *facts, size_t *out_count);
+    /* The newest value, checked, to `sink`: RD_OK, RD_ABSENT, RD_E_DAMAGED before its first byte, RD_E_CANCELLED. */
+    rd_err (*read)(struct tool_store *store, const struct tool_key *key, const struct tool_sink *sink);
+    rd_err (*exists)(struct tool_store *store, const struct tool_key *key); /* RD_OK, RD_ABSENT */
+    rd_err (*metadata)(struct tool_store *store, const struct tool_key *key, rd_metadata *out_meta);
+    /* The entry written last, deletions included; RD_ABSENT: there is none. */
+    rd_err (*last)(struct tool_store *store, rd_metadata *out_meta, uint64_t *out_size);
+    rd_err (*iterate)(struct tool_store *store, tool_visit *visit, void *arg); /* newest first */
+
+    /* All of `items` or nothing. */
+    rd_err (*write)(struct tool_store *store, const rd_write_item *items, size_t count);
+    rd_err (*remove)(struct tool_store *store, const uint64_t *key_hashes, size_t count, size_t *out_deleted);
+    rd_err (*sync)(struct tool_store *store);
+
+    /* Whether `fd` is the store's own file: reading it as input, or writing output there, would ruin it. */
+    bool (*is_file)(struct tool_store *store, int fd);
+};
+
+/** Every implementation's store begins with this. */
+struct tool_store {
+    const struct tool_ops *ops;
+    const char *target; /* STORE as given, for messages */
+};
+
+extern const struct tool_ops tool_path_ops;
+
+/** F-09, for verbs that must know before they open or batch anything. */
+static inline bool payload_is_legal(rd_span payload)
+{
+    return payload.len > 1 || (payload.len == 1 && *(const uint8_t *)payload.data != 0);
+}
+
+/** What a STORE that begins with `prefix` means. The last row has the empty prefix, which fits every other STORE. */
+struct tool_scheme {
+    const char *prefix;
+    const struct tool_ops *ops; /* NULL: not served by this build */
+};
+extern const struct tool_scheme tool_schemes[];
+#endif

@@ -1,0 +1,160 @@
+#include "ops.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+struct path_store {
+    struct tool_store base;
+    rd_store *store;
+};
+
+static rd_store *inner(struct tool_store *store)
+{
+    return ((struct path_store *)store)->store;
+}
+
+static rd_err path_open(const char *target, const struct tool_open_how *how, rd_fault *out_fault,
+                        struct tool_store **out_store)
+{
+    struct path_store *made = calloc(1, sizeof(*made));
+    if (made == NULL) {
+        *out_fault = (rd_fault){0};
+        return RD_E_NOMEM;
+    }
+    made->base = (struct tool_store){&tool_path_ops, target};
+    const rd_open_options options = {
+        .writable = how->writable, .create = how->create, .sync = how->sync, .verify = RD_VERIFY_FIRST};
+    rd_err err = rd_store_open(target, &options, out_fault, &made->store);
+    if (err != RD_OK) {
+        free(made);
+        return err;
+    }
+    *out_store = &made->base;
+    return RD_OK;
+}
+
+static void path_close(struct tool_store *store)
+{
+    rd_store_close(inner(store));
+    free(store);
+}
+
+static rd_err path_info(struct tool_store *store, struct tool_fact *facts, size_t *out_count)
+{
+    rd_store_info info;
+    rd_err err = rd_store_info_get(inner(store), &info);
+    if (err != RD_OK)
+        return err;
+    const struct tool_fact all[] = {
+        {"path", store->target, 0},
+        {"live_keys", NULL, info.live_keys},
+        {"entries", NULL, info.entries},
+        {"tail_offset", NULL, info.tail_off},
+        {"file_size", NULL, info.file_size},
+        {"unread_bytes", NULL, info.unread_bytes},
+        {"live_bytes", NULL, info.live_bytes},
+        {"index_bytes", NULL, info.index_bytes},
+    };
+    _Static_assert(sizeof(all) / sizeof(all[0]) <= TOOL_FACTS_MAX, "facts have room");
+    memcpy(facts, all, sizeof(all));
+    *out_count = sizeof(all) / sizeof(all[0]);
+    return RD_OK;
+}
+
+static rd_err path_read(struct tool_store *store, const struct tool_key *key, const struct tool_sink *sink)
+{
+    rd_entry entry __attribute__((cleanup(rd_entry_release))) = {0};
+    rd_err err = key->hash_only ? rd_store_read_hash(inner(store), key->hash, &entry)
+                                : rd_store_read(inner(store), key->bytes, &entry);
+    if (err != RD_OK)
+        return err;
+    return sink->bytes(sink->arg, entry.payload) ? RD_OK : RD_E_CANCELLED;
+}
+
+static rd_err path_exists(struct tool_store *store, const struct tool_key *key)
+{
+    return key->hash_only ? rd_store_exists_hash(inner(store), key->hash) : rd_store_exists(inner(store), key->bytes);
+}
+
+static rd_err path_metadata(struct tool_store *store, const struct tool_key *key, rd_metadata *out_meta)
+{
+    return key->hash_only ? rd_store_metadata_hash(inner(store), key->hash, out_meta)
+                          : rd_store_metadata(inner(store), key->bytes, out_meta);
+}
+
+static rd_err path_last(struct tool_store *store, rd_metadata *out_meta, uint64_t *out_size)
+{
+    rd_entry entry __attribute__((cleanup(rd_entry_release))) = {0};
+    rd_err err = rd_store_read_last(inner(store), &entry);
+    if (err != RD_OK)
+        return err;
+    *out_meta = entry.meta;
+    *out_size = entry.payload.len;
+    return RD_OK;
+}
+
+static void iter_cleanup(rd_iter **iter)
+{
+    rd_iter_destroy(*iter);
+}
+
+static rd_err path_iterate(struct tool_store *store, tool_visit *visit, void *arg)
+{
+    rd_iter *iter __attribute__((cleanup(iter_cleanup))) = NULL;
+    rd_err err = rd_iter_create(inner(store), &iter);
+    if (err != RD_OK)
+        return err;
+    for (;;) {
+        rd_entry entry = {0};
+        err = rd_iter_next(iter, &entry);
+        if (err == RD_ABSENT)
+            return RD_OK;
+        if (err != RD_OK && err != RD_E_DAMAGED)
+            return err;
+        if (!visit(arg, err, &entry.meta, err == RD_OK ? entry.payload : (rd_span){NULL, 0}))
+            return RD_OK;
+    }
+}
+
+static rd_err path_write(struct tool_store *store, const rd_write_item *items, size_t count)
+{
+    rd_written done;
+    return rd_store_batch_write(inner(store), items, count, &done);
+}
+
+static rd_err path_remove(struct tool_store *store, const uint64_t *key_hashes, size_t count, size_t *out_deleted)
+{
+    rd_written done = {0};
+    rd_err err = rd_store_batch_delete(inner(store), key_hashes, count, &done);
+    if (err == RD_OK)
+        *out_deleted = done.deleted_count;
+    return err;
+}
+
+static rd_err path_sync(struct tool_store *store)
+{
+    return rd_store_sync(inner(store));
+}
+
+static bool path_is_file(struct tool_store *store, int fd)
+{
+    struct stat ours, theirs;
+    return stat(store->target, &ours) == 0 && fstat(fd, &theirs) == 0 && ours.st_dev == theirs.st_dev &&
+           ours.st_ino == theirs.st_ino;
+}
+
+const struct tool_ops tool_path_ops = {
+    .open = path_open,
+    .close = path_close,
+    .info = path_info,
+    .read = path_read,
+    .exists = path_exists,
+    .metadata = path_metadata,
+    .last = path_last,
+    .iterate = path_iterate,
+    .write = path_write,
+    .remove = path_remove,
+    .sync = path_sync,
+    .is_file = path_is_file,
+};
