@@ -1,0 +1,267 @@
+#include "daemon.h"
+#include "server.h"
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#define EXIT_CANNOT     2
+#define EXIT_USAGE      64
+#define DESCRIPTORS_MAX 1000000u
+#define OPEN_CANCEL_MS  500 /* after which an opening that doesn't heed its cancel flag is left behind */
+#define REFUSE_MS       1000
+#define FOREVER         INT64_MAX
+
+struct opener {
+    pthread_t thread;
+    const struct config *config;
+    rd_engine *(*wrap)(rd_engine *);
+    const struct server *server;
+    atomic_bool cancel;
+    atomic_bool done;
+    rd_err err;
+    rd_fault fault;
+    rd_engine *engine;
+    rd_store_info info;
+};
+
+struct daemon {
+    struct config config;
+    struct server server;
+    struct opener opener;
+    int signal_fd;
+    int wake_fd;
+    bool hurried; /* a second signal came: drop everything now */
+};
+
+extern char **environ;
+
+static int64_t now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* ---- opening the store ---- */
+
+static void *open_store(void *argument)
+{
+    struct opener *opener = argument;
+    rd_open_options options = {.verify = (rd_verify)opener->config->verify, .cancel = &opener->cancel};
+    rd_store *store = NULL;
+    rd_engine *engine = NULL;
+    rd_err err = rd_store_open(opener->config->store_path, &options, &opener->fault, &store);
+    if (err == RD_OK)
+        err = rd_store_info_get(store, &opener->info);
+    if (err == RD_OK)
+        err = rd_engine_create_local(store, opener->config->threads, &engine);
+    if (err != RD_OK)
+        rd_store_close(store);
+    if (err == RD_OK && opener->wrap != NULL && (engine = opener->wrap(engine)) == NULL)
+        err = RD_E_NOMEM;
+    if (opener->fault.text[0] == '\0' && err != RD_OK)
+        snprintf(opener->fault.text, sizeof(opener->fault.text), "%s: %s", opener->config->store_path,
+                 rd_err_text(err));
+    opener->err = err;
+    opener->engine = engine;
+    atomic_store(&opener->done, true);
+    server_wake(opener->server);
+    return NULL;
+}
+
+/* A signal came while the store is being opened: nothing is lost by leaving at once. */
+static void abandon_opening(struct opener *opener)
+{
+    struct timespec until;
+    atomic_store(&opener->cancel, true);
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += OPEN_CANCEL_MS * 1000000L;
+    until.tv_sec += until.tv_nsec / 1000000000L;
+    until.tv_nsec %= 1000000000L;
+    if (pthread_timedjoin_np(opener->thread, NULL, &until) != 0) {
+        LOG(LOG_WARN, "stopped while opening the store");
+        _exit(EXIT_SUCCESS);
+    }
+}
+
+/* ---- waiting ---- */
+
+static void drink(int fd)
+{
+    uint64_t count;
+    ssize_t ignored = read(fd, &count, sizeof(count));
+    (void)ignored;
+}
+
+/* Wait for a signal or a wake until `deadline_ms`. Returns: the signal, or 0. */
+static int wait_event(struct daemon *daemon, int64_t deadline_ms)
+{
+    struct pollfd fds[] = {{.fd = daemon->signal_fd, .events = POLLIN}, {.fd = daemon->wake_fd, .events = POLLIN}};
+    int64_t left = deadline_ms == FOREVER ? -1 : deadline_ms - now_ms();
+    if (deadline_ms != FOREVER && left <= 0)
+        return 0;
+    if (poll(fds, 2, left > INT32_MAX ? INT32_MAX : (int)left) <= 0)
+        return 0;
+    if (fds[1].revents != 0)
+        drink(daemon->wake_fd);
+    struct signalfd_siginfo info;
+    if (fds[0].revents != 0 && read(daemon->signal_fd, &info, sizeof(info)) == sizeof(info))
+        return (int)info.ssi_signo;
+    return 0;
+}
+
+static bool old_calls_ended(const struct server *server)
+{
+    return atomic_load(&server->open_calls[0]) == 0;
+}
+
+static bool all_calls_ended(const struct server *server)
+{
+    return server_open_calls(server) == 0;
+}
+
+static bool never(const struct server *server)
+{
+    (void)server;
+    return false;
+}
+
+/* Wait until `ended`, the deadline, or a further signal, which hurries all that follows. */
+static void wait_until(struct daemon *daemon, bool (*ended)(const struct server *), int64_t deadline_ms)
+{
+    while (!daemon->hurried && !ended(&daemon->server) && now_ms() < deadline_ms)
+        daemon->hurried = wait_event(daemon, deadline_ms) != 0;
+}
+
+/* ---- the drain ---- */
+
+static void drain(struct daemon *daemon, int signal)
+{
+    struct server *server = &daemon->server;
+    const struct config *config = &daemon->config;
+    LOG(LOG_INFO, "draining", LOG_TEXT("signal", signal == SIGTERM ? "SIGTERM" : "SIGINT"),
+        LOG_NUMBER("open_calls", server_open_calls(server)));
+    /* 1: say so, and serve on; then until the calls open at the delay's end have ended */
+    health_set(&server->health, false);
+    if (signal == SIGTERM)
+        wait_until(daemon, never, now_ms() + (int64_t)config->drain_delay_s * 1000);
+    atomic_store(&server->tell_ends, true);
+    atomic_store(&server->epoch, 1);
+    wait_until(daemon, old_calls_ended, now_ms() + (int64_t)config->drain_grace_s * 1000 - REFUSE_MS);
+    /* 2: refuse new calls, so that those still being served are the last */
+    atomic_store(&server->phase, SERVER_REFUSING);
+    health_end(&server->health);
+    wait_until(daemon, all_calls_ended, now_ms() + REFUSE_MS);
+    LOG(LOG_INFO, "stopping", LOG_NUMBER("open_calls", server_open_calls(server)));
+}
+
+/* ---- life ---- */
+
+/* Descriptors are connections; the core's listener dies of EMFILE. */
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return;
+    rlim_t wanted = limit.rlim_max < DESCRIPTORS_MAX ? limit.rlim_max : DESCRIPTORS_MAX;
+    if (limit.rlim_cur < wanted) {
+        limit.rlim_cur = wanted;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
+/* Signals are read in one place. Before any thread starts, so that all of them inherit the mask. */
+static bool take_signals(struct daemon *daemon)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    signal(SIGPIPE, SIG_IGN);
+    if (sigprocmask(SIG_BLOCK, &set, NULL) != 0)
+        return false;
+    daemon->signal_fd = signalfd(-1, &set, SFD_CLOEXEC);
+    daemon->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    return daemon->signal_fd >= 0 && daemon->wake_fd >= 0;
+}
+
+static void log_serving(const struct daemon *daemon)
+{
+    const rd_store_info *info = &daemon->opener.info;
+    LOG(LOG_INFO, "serving", LOG_TEXT("store", daemon->config.store_path), LOG_NUMBER("keys", info->live_keys),
+        LOG_NUMBER("entries", info->entries), LOG_NUMBER("file_bytes", info->file_size),
+        LOG_NUMBER("index_bytes", info->index_bytes));
+    if (info->unread_bytes > 0)
+        LOG(LOG_WARN, "unfinished tail", LOG_NUMBER("offset", info->tail_off), LOG_NUMBER("bytes", info->unread_bytes));
+}
+
+/* Wait for the store, then for the signal that ends it all. Returns: the exit status. */
+static int serve(struct daemon *daemon)
+{
+    struct opener *opener = &daemon->opener;
+    int signal = 0;
+    while (signal == 0 && !atomic_load(&opener->done))
+        signal = wait_event(daemon, FOREVER);
+    if (signal != 0 && !atomic_load(&opener->done)) {
+        abandon_opening(opener);
+        return EXIT_SUCCESS;
+    }
+    pthread_join(opener->thread, NULL);
+    if (opener->err != RD_OK) {
+        LOG(LOG_ERROR, "cannot open the store", LOG_TEXT("why", opener->fault.text));
+        return EXIT_CANNOT;
+    }
+    server_set_engine(&daemon->server, opener->engine);
+    log_serving(daemon);
+    while (signal == 0)
+        signal = wait_event(daemon, FOREVER);
+    drain(daemon, signal);
+    return EXIT_SUCCESS;
+}
+
+static int run(struct daemon *daemon, rd_engine *(*wrap)(rd_engine *))
+{
+    int status = EXIT_CANNOT;
+    struct opener *opener = &daemon->opener;
+    *opener = (struct opener){.config = &daemon->config, .wrap = wrap, .server = &daemon->server};
+    if (server_start(&daemon->server, &daemon->config, daemon->wake_fd)) {
+        if (pthread_create(&opener->thread, NULL, open_store, opener) == 0)
+            status = serve(daemon);
+        else
+            LOG(LOG_ERROR, "cannot start", LOG_TEXT("why", "the system refuses a thread"));
+    }
+    server_end(&daemon->server);
+    return status;
+}
+
+int daemon_main(int argc, char **argv, rd_engine *(*wrap)(rd_engine *))
+{
+    static struct daemon daemon; /* large, and one a process */
+    switch (options_parse(argc, argv, environ, stdout, stderr, &daemon.config)) {
+    case OPTIONS_RUN: break;
+    case OPTIONS_DONE: return fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_CANNOT;
+    case OPTIONS_WRONG: return EXIT_USAGE;
+    }
+    log_configure((enum log_level)daemon.config.log_level, (enum log_format)daemon.config.log_format);
+    raise_descriptor_limit();
+    if (!take_signals(&daemon)) {
+        LOG(LOG_ERROR, "cannot start", LOG_TEXT("why", strerror(errno)));
+        return EXIT_CANNOT;
+    }
+    log_adopt_core();
+    grpc_init();
+    int status = run(&daemon, wrap);
+    grpc_shutdown_blocking();
+    rd_engine_destroy(daemon.opener.engine); /* only now does no slice point into the store any more */
+    close(daemon.signal_fd);
+    close(daemon.wake_fd);
+    LOG(LOG_INFO, "stopped", LOG_NUMBER("status", status));
+    return status;
+}

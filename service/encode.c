@@ -1,0 +1,220 @@
+#include "encode.h"
+#include "wire.h"
+
+/* Field numbers of proto/rdrive/v1/entry.proto. */
+enum {
+    OUTER_FIELD = 1, /* `entry`, `items`, `fragment`, `metadata`: each answer's only field */
+    ENTRY_PAYLOAD = 1,
+    ENTRY_METADATA = 2,
+    METADATA_KEY_HASH = 1,
+    METADATA_PREV_OFFSET = 2,
+    METADATA_CHECKSUM = 3,
+    METADATA_TOMBSTONE = 4,
+    FRAGMENT_DATA = 1,
+    FRAGMENT_OFFSET = 2,
+    FRAGMENT_SIZE = 3,
+    FRAGMENT_METADATA = 4,
+    ITEM_INDEX = 1,
+    ITEM_ENTRY = 2,
+    ITEM_FRAGMENT = 3,
+    ITEM_ERROR = 4,
+    ITEM_ABSENT = 5,
+    ERROR_CODE = 1,
+    ERROR_MESSAGE = 2,
+    ERROR_REASON = 3,
+};
+
+/* More than the tags, lengths and numbers before or behind any payload can take. */
+#define HEAD_MAX ((size_t)96)
+
+static size_t metadata_size(const rd_metadata *meta)
+{
+    return (meta->key_hash != 0 ? 9u : 0u) + wire_varint_field_size(meta->prev_off) + (meta->checksum != 0 ? 5u : 0u) +
+           (meta->tombstone ? 2u : 0u);
+}
+
+static uint8_t *put_metadata(uint8_t *at, unsigned field, const rd_metadata *meta)
+{
+    at = wire_put_len(at, field, metadata_size(meta));
+    at = wire_put_fixed64_field(at, METADATA_KEY_HASH, meta->key_hash);
+    at = wire_put_varint_field(at, METADATA_PREV_OFFSET, meta->prev_off);
+    at = wire_put_fixed32_field(at, METADATA_CHECKSUM, meta->checksum);
+    return wire_put_varint_field(at, METADATA_TOMBSTONE, meta->tombstone);
+}
+
+static size_t bytes_field_size(size_t len)
+{
+    return len == 0 ? 0 : wire_len_size(len);
+}
+
+static size_t entry_size(const rd_value *value, bool omit_metadata)
+{
+    return bytes_field_size(value->payload.len) + (omit_metadata ? 0 : wire_len_size(metadata_size(&value->meta)));
+}
+
+static size_t fragment_size(const rd_value *value, const struct encode_run *run)
+{
+    return bytes_field_size(run->len) + wire_varint_field_size(run->offset) +
+           wire_varint_field_size(value->payload.len) +
+           (run->with_metadata ? wire_len_size(metadata_size(&value->meta)) : 0);
+}
+
+/* What was written from `start` up to `at` is part of the message. */
+static void commit_to(struct reply *reply, const uint8_t *start, const uint8_t *at)
+{
+    reply_commit(reply, (size_t)(at - start));
+}
+
+/* Payload bytes: by reference where that pays and the engine can keep them, else a copy. */
+static void put_payload(struct reply *reply, const struct encode_source *source, const rd_value *value, uint64_t offset,
+                        size_t len)
+{
+    rd_span bytes = {.data = (const uint8_t *)value->payload.data + offset, .len = len};
+    rd_hold hold;
+    if (len >= ENCODE_REFER_MIN && rd_engine_hold(source->engine, source->op, value, &hold) == RD_OK)
+        reply_refer(reply, bytes, hold);
+    else
+        reply_put(reply, bytes.data, len);
+}
+
+/* An Entry's fields, behind `at` in what was reserved from `start`. */
+static void put_entry(struct reply *reply, const struct encode_source *source, const uint8_t *start, uint8_t *at,
+                      const rd_value *value, bool omit_metadata)
+{
+    if (value->payload.len > 0) {
+        at = wire_put_len(at, ENTRY_PAYLOAD, value->payload.len);
+        commit_to(reply, start, at);
+        put_payload(reply, source, value, 0, value->payload.len);
+        at = reply_reserve(reply, HEAD_MAX);
+        if (at == NULL)
+            return;
+        start = at;
+    }
+    if (!omit_metadata)
+        at = put_metadata(at, ENTRY_METADATA, &value->meta);
+    commit_to(reply, start, at);
+}
+
+size_t encode_entry_message_size(const rd_value *value)
+{
+    return wire_len_size(entry_size(value, false));
+}
+
+void encode_entry_message(struct reply *reply, const struct encode_source *source, const rd_value *value)
+{
+    size_t copied = value->payload.len < ENCODE_REFER_MIN ? value->payload.len : 0;
+    uint8_t *at = reply_reserve(reply, 2 * HEAD_MAX + copied); /* all of a small message in one slice */
+    if (at == NULL)
+        return;
+    uint8_t *start = at;
+    at = wire_put_len(at, OUTER_FIELD, entry_size(value, false));
+    put_entry(reply, source, start, at, value, false);
+}
+
+/* ItemError: three fields, none of them zero. */
+static size_t error_size(rd_err err)
+{
+    return wire_varint_field_size((uint64_t)rd_err_status(err)) + wire_len_size(strlen(rd_err_text(err))) +
+           wire_len_size(strlen(rd_err_reason(err)));
+}
+
+static void put_error(struct reply *reply, rd_err err)
+{
+    const char *texts[] = {[ERROR_MESSAGE] = rd_err_text(err), [ERROR_REASON] = rd_err_reason(err)};
+    uint8_t *start = reply_reserve(reply, error_size(err));
+    if (start == NULL)
+        return;
+    uint8_t *at = wire_put_varint_field(start, ERROR_CODE, (uint64_t)rd_err_status(err));
+    for (unsigned field = ERROR_MESSAGE; field <= ERROR_REASON; field++) {
+        size_t len = strlen(texts[field]);
+        at = wire_put_len(at, field, len);
+        memcpy(at, texts[field], len);
+        at += len;
+    }
+    commit_to(reply, start, at);
+}
+
+/* The size of the outcome's message, without its tag and length. */
+static size_t outcome_size(const rd_value *value, bool omit_metadata)
+{
+    if (value->err == RD_OK)
+        return entry_size(value, omit_metadata);
+    return value->err == RD_ABSENT ? 0 : error_size(value->err);
+}
+
+size_t encode_item_size(uint32_t index, const rd_value *value, bool omit_metadata)
+{
+    return wire_len_size(wire_varint_field_size(index) + wire_len_size(outcome_size(value, omit_metadata)));
+}
+
+/* `items = 1 {index = 1, FIELD = ...`; returns where the outcome's message goes. */
+static uint8_t *put_item_head(uint8_t *at, uint32_t index, unsigned field, size_t outcome_len)
+{
+    at = wire_put_len(at, OUTER_FIELD, wire_varint_field_size(index) + wire_len_size(outcome_len));
+    at = wire_put_varint_field(at, ITEM_INDEX, index);
+    return wire_put_len(at, field, outcome_len);
+}
+
+void encode_item(struct reply *reply, const struct encode_source *source, uint32_t index, const rd_value *value,
+                 bool omit_metadata)
+{
+    uint8_t *start = reply_reserve(reply, HEAD_MAX);
+    if (start == NULL)
+        return;
+    unsigned field = value->err == RD_OK ? ITEM_ENTRY : value->err == RD_ABSENT ? ITEM_ABSENT : ITEM_ERROR;
+    uint8_t *at = put_item_head(start, index, field, outcome_size(value, omit_metadata));
+    if (field == ITEM_ENTRY) {
+        put_entry(reply, source, start, at, value, omit_metadata);
+        return;
+    }
+    commit_to(reply, start, at);
+    if (field == ITEM_ERROR)
+        put_error(reply, value->err);
+}
+
+/* A PayloadFragment's fields, behind `at` in what was reserved from `start`. */
+static void put_fragment(struct reply *reply, const struct encode_source *source, const uint8_t *start, uint8_t *at,
+                         const rd_value *value, const struct encode_run *run)
+{
+    if (run->len > 0) {
+        at = wire_put_len(at, FRAGMENT_DATA, run->len);
+        commit_to(reply, start, at);
+        put_payload(reply, source, value, run->offset, run->len);
+        at = reply_reserve(reply, HEAD_MAX);
+        if (at == NULL)
+            return;
+        start = at;
+    }
+    at = wire_put_varint_field(at, FRAGMENT_OFFSET, run->offset);
+    at = wire_put_varint_field(at, FRAGMENT_SIZE, value->payload.len);
+    if (run->with_metadata)
+        at = put_metadata(at, FRAGMENT_METADATA, &value->meta);
+    commit_to(reply, start, at);
+}
+
+void encode_fragment_item(struct reply *reply, const struct encode_source *source, uint32_t index,
+                          const rd_value *value, const struct encode_run *run)
+{
+    uint8_t *start = reply_reserve(reply, HEAD_MAX);
+    if (start == NULL)
+        return;
+    uint8_t *at = put_item_head(start, index, ITEM_FRAGMENT, fragment_size(value, run));
+    put_fragment(reply, source, start, at, value, run);
+}
+
+void encode_fragment_message(struct reply *reply, const struct encode_source *source, const rd_value *value,
+                             const struct encode_run *run)
+{
+    uint8_t *start = reply_reserve(reply, HEAD_MAX);
+    if (start == NULL)
+        return;
+    uint8_t *at = wire_put_len(start, OUTER_FIELD, fragment_size(value, run));
+    put_fragment(reply, source, start, at, value, run);
+}
+
+void encode_metadata_message(struct reply *reply, const rd_metadata *meta)
+{
+    uint8_t *start = reply_reserve(reply, HEAD_MAX);
+    if (start != NULL)
+        commit_to(reply, start, put_metadata(start, OUTER_FIELD, meta));
+}

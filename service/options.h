@@ -1,0 +1,44 @@
+/* What the daemon can be told, from one table: the command line, the environment, --help and the error messages. */
+#ifndef OPTIONS_H
+#define OPTIONS_H
+
+#include "log.h"
+#include <rdrive/store.h>
+#include <stdio.h>
+
+#define LISTEN_MAX 16
+
+struct config {
+    const char *store_path;
+    const char *listen[LISTEN_MAX];
+    size_t listen_count;
+    int verify; /* rd_verify */
+    uint64_t threads;
+    uint64_t max_batch_keys;
+    uint64_t max_request_bytes;
+    uint64_t max_response_bytes;
+    uint64_t chunk_bytes;
+    uint64_t max_inflight;
+    uint64_t max_memory;
+    uint64_t max_connection_age_s;
+    uint64_t drain_delay_s;
+    uint64_t drain_grace_s;
+    uint64_t unix_mode;
+    int log_format; /* enum log_format */
+    int log_level;  /* enum log_level */
+};
+
+enum options_result {
+    OPTIONS_RUN,   /* `*out_config` is filled; its strings live as long as argv and the environment */
+    OPTIONS_DONE,  /* --help or --version was answered on `out` */
+    OPTIONS_WRONG, /* one line on `err` says what came and what is allowed */
+};
+
+/**
+ * Read `argv` and `environment` (RDRIVED_<OPTION>; the command line wins). Unknown RDRIVED_ variables are one warning
+ * on `err`; those that Kubernetes injects for a Service of that name are passed over.
+ */
+enum options_result options_parse(int argc, char **argv, char **environment, FILE *out, FILE *err,
+                                  struct config *out_config);
+
+#endif

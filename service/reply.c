@@ -1,0 +1,109 @@
+#include "reply.h"
+#include <stdlib.h>
+#include <string.h>
+
+#define OPEN_MIN ((size_t)256)
+
+void reply_fini(struct reply *reply)
+{
+    if (reply->capacity > 0)
+        grpc_slice_unref(reply->open);
+    for (size_t i = 0; i < reply->closed_count; i++)
+        grpc_slice_unref(reply->closed[i]);
+    free(reply->closed);
+    *reply = (struct reply){0};
+}
+
+/* Close the open slice and put `slice` (or, NULL, nothing) behind it. */
+static void close_open(struct reply *reply, const grpc_slice *slice)
+{
+    if (reply->closed_count + 2 > reply->closed_capacity) {
+        size_t capacity = reply->closed_capacity == 0 ? 4 : 2 * reply->closed_capacity;
+        grpc_slice *closed = realloc(reply->closed, capacity * sizeof(*closed));
+        if (closed == NULL) {
+            reply->failed = true;
+            if (slice != NULL)
+                grpc_slice_unref(*slice);
+            return;
+        }
+        reply->closed = closed;
+        reply->closed_capacity = capacity;
+    }
+    if (reply->capacity > 0) {
+        GRPC_SLICE_SET_LENGTH(reply->open, reply->used);
+        reply->closed[reply->closed_count++] = reply->open;
+        reply->capacity = 0;
+        reply->used = 0;
+    }
+    if (slice != NULL)
+        reply->closed[reply->closed_count++] = *slice;
+}
+
+uint8_t *reply_reserve(struct reply *reply, size_t len)
+{
+    reply->any = true;
+    if (reply->failed)
+        return NULL;
+    if (reply->capacity - reply->used < len) {
+        size_t capacity = 2 * reply->capacity > reply->used + len ? 2 * reply->capacity : reply->used + len;
+        grpc_slice grown = grpc_slice_malloc(capacity > OPEN_MIN ? capacity : OPEN_MIN);
+        if (reply->capacity > 0) {
+            memcpy(GRPC_SLICE_START_PTR(grown), GRPC_SLICE_START_PTR(reply->open), reply->used);
+            grpc_slice_unref(reply->open);
+        }
+        reply->open = grown;
+        reply->capacity = GRPC_SLICE_LENGTH(grown);
+    }
+    return GRPC_SLICE_START_PTR(reply->open) + reply->used;
+}
+
+void reply_commit(struct reply *reply, size_t len)
+{
+    reply->used += len;
+    reply->total += len;
+}
+
+void reply_put(struct reply *reply, const void *bytes, size_t len)
+{
+    uint8_t *at = reply_reserve(reply, len);
+    if (at == NULL || len == 0)
+        return;
+    memcpy(at, bytes, len);
+    reply_commit(reply, len);
+}
+
+/* What a slice of somebody else's memory needs to give it back. */
+struct reference {
+    rd_hold hold;
+};
+
+static void reference_release(void *argument)
+{
+    struct reference *reference = argument;
+    reference->hold.release(reference->hold.arg);
+    free(reference);
+}
+
+void reply_refer(struct reply *reply, rd_span bytes, rd_hold hold)
+{
+    struct reference *reference = malloc(sizeof(*reference));
+    reply->any = true;
+    if (reference == NULL) {
+        hold.release(hold.arg);
+        reply->failed = true;
+        return;
+    }
+    reference->hold = hold;
+    grpc_slice slice =
+        grpc_slice_new_with_user_data((void *)(uintptr_t)bytes.data, bytes.len, reference_release, reference);
+    close_open(reply, &slice);
+    reply->total += bytes.len;
+}
+
+grpc_byte_buffer *reply_take(struct reply *reply)
+{
+    close_open(reply, NULL);
+    grpc_byte_buffer *message = reply->failed ? NULL : grpc_raw_byte_buffer_create(reply->closed, reply->closed_count);
+    reply_fini(reply);
+    return message;
+}

@@ -1,0 +1,37 @@
+/* A message on its way out: bytes of ours, and payloads by reference between them. */
+#ifndef REPLY_H
+#define REPLY_H
+
+#include <grpc/byte_buffer.h>
+#include <grpc/slice.h>
+#include <rdrive/engine.h>
+
+struct reply {
+    grpc_slice open; /* being filled; `used` of it holds bytes */
+    size_t used;
+    size_t capacity; /* of `open`; 0: there is none */
+    grpc_slice *closed;
+    size_t closed_count;
+    size_t closed_capacity;
+    size_t total; /* bytes of the message so far */
+    bool any;     /* a message was begun, if only an empty one */
+    bool failed;  /* out of memory: the message must not be sent */
+};
+
+/* Zeroed storage is an empty reply. */
+void reply_fini(struct reply *reply);
+
+/* Room for `len` bytes in one piece, to be confirmed by reply_commit; NULL when out of memory (then `failed`). */
+uint8_t *reply_reserve(struct reply *reply, size_t len);
+void reply_commit(struct reply *reply, size_t len);
+
+/* Copy bytes in. */
+void reply_put(struct reply *reply, const void *bytes, size_t len);
+
+/* Point at bytes that `hold` keeps valid; it is released when the core is done with them. */
+void reply_refer(struct reply *reply, rd_span bytes, rd_hold hold);
+
+/* The message; the reply is empty again. NULL when out of memory. */
+grpc_byte_buffer *reply_take(struct reply *reply);
+
+#endif

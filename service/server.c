@@ -1,0 +1,242 @@
+#include "server.h"
+#include <grpc/grpc.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define POSTS_PER_METHOD 8 /* calls of a method that a queue takes before its thread has turned to one */
+#define KIB              1024
+#define HANDSHAKE_MS     10000
+
+/* What the core is told, each with its reason; values that the configuration decides are filled in below. */
+enum { ARG_MAX_REQUEST, ARG_MAX_RESPONSE, ARG_AGE, ARG_PLAIN_COUNT };
+static const struct {
+    const char *name;
+    int value;
+} channel_args[] = {
+    [ARG_MAX_REQUEST] = {GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, 0}, /* --max-request-bytes */
+    [ARG_MAX_RESPONSE] = {GRPC_ARG_MAX_SEND_MESSAGE_LENGTH, -1},  /* we keep to our own limits */
+    [ARG_AGE] = {GRPC_ARG_MAX_CONNECTION_AGE_MS, 0},              /* --max-connection-age */
+    /* A gzip message is inflated without limit before its size is checked: only identity is enabled. */
+    {GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET, 1 << GRPC_COMPRESS_NONE},
+    /* With it a second daemon on the port would take half the calls in silence. */
+    {GRPC_ARG_ALLOW_REUSEPORT, 0},
+    /* The probe would open windows to 4 MiB a stream; requests are small. */
+    {GRPC_ARG_HTTP2_BDP_PROBE, 0},
+    {GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 64 * KIB},
+    /* Find peers that vanished: a ping each minute, 20 s for its answer. */
+    {GRPC_ARG_KEEPALIVE_TIME_MS, 60000},
+    {GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20000},
+    {GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0},
+    /* Clients may ping every 10 s, also without calls, as proxies and mobile clients do. */
+    {GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10000},
+    {GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1},
+    /* A connection that never says a word is dropped after this, not after two minutes. */
+    {GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, HANDSHAKE_MS},
+};
+#define ARG_COUNT (sizeof(channel_args) / sizeof(channel_args[0]))
+
+static grpc_server *create_core(const struct config *config)
+{
+    grpc_arg args[ARG_COUNT + 1];
+    size_t count = 0;
+    for (size_t i = 0; i < ARG_COUNT; i++) {
+        int value = channel_args[i].value;
+        if (i == ARG_MAX_REQUEST)
+            value = (int)config->max_request_bytes;
+        else if (i == ARG_AGE && config->max_connection_age_s == 0)
+            continue; /* never */
+        else if (i == ARG_AGE)
+            value = (int)(config->max_connection_age_s > 2000000 ? 2000000 : config->max_connection_age_s) * 1000;
+        args[count] = (grpc_arg){.type = GRPC_ARG_INTEGER, .key = (char *)(uintptr_t)channel_args[i].name};
+        args[count++].value.integer = value;
+    }
+    /* Messages still arriving are invisible to us; only the core's quota bounds what they take. */
+    grpc_resource_quota *quota = grpc_resource_quota_create("rdrived");
+    grpc_resource_quota_resize(quota, config->max_memory);
+    args[count] = (grpc_arg){.type = GRPC_ARG_POINTER, .key = (char *)(uintptr_t)GRPC_ARG_RESOURCE_QUOTA};
+    args[count].value.pointer.p = quota;
+    args[count++].value.pointer.vtable = grpc_resource_quota_arg_vtable();
+    grpc_channel_args all = {.num_args = count, .args = args};
+    grpc_server *core = grpc_server_create(&all, NULL);
+    grpc_resource_quota_unref(quota);
+    return core;
+}
+
+/* ---- calls ---- */
+
+void server_post(struct queue *queue, const struct method *method)
+{
+    struct server *server = queue->server;
+    if (atomic_load(&server->phase) == SERVER_STOPPING)
+        return;
+    struct call *call = call_create(queue, method);
+    if (call == NULL) {
+        LOG(LOG_ERROR, "out of memory", LOG_TEXT("method", method->path));
+        return;
+    }
+    void *tag = &call->ops[OP_REQUEST];
+    grpc_call_error error;
+    if (method == &unknown_method)
+        error = grpc_server_request_call(server->core, &call->call, &call->details, &call->metadata, queue->core,
+                                         queue->core, tag);
+    else
+        error = grpc_server_request_registered_call(server->core, server->registered[method - methods], &call->call,
+                                                    &call->deadline, &call->metadata, &call->request, queue->core,
+                                                    queue->core, tag);
+    if (error != GRPC_CALL_OK) /* the queue's own thread, or nobody yet, runs it: safe to call here */
+        call_event(tag, false);
+}
+
+size_t server_open_calls(const struct server *server)
+{
+    return atomic_load(&server->open_calls[0]) + atomic_load(&server->open_calls[1]);
+}
+
+void server_wake(const struct server *server)
+{
+    uint64_t one = 1;
+    ssize_t ignored = write(server->wake_fd, &one, sizeof(one)); /* full means that it is readable already */
+    (void)ignored;
+}
+
+void server_set_engine(struct server *server, rd_engine *engine)
+{
+    atomic_store(&server->engine, engine);
+    health_set(&server->health, true);
+}
+
+/* ---- start ---- */
+
+static void *queue_thread(void *argument)
+{
+    struct queue *queue = argument;
+    for (;;) {
+        grpc_event event = grpc_completion_queue_next(queue->core, gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
+        if (event.type == GRPC_QUEUE_SHUTDOWN)
+            return NULL;
+        if (event.type == GRPC_OP_COMPLETE)
+            call_event(event.tag, event.success != 0);
+    }
+}
+
+static bool create_queues(struct server *server)
+{
+    server->queues = calloc(server->config->threads, sizeof(*server->queues));
+    if (server->queues == NULL)
+        return false;
+    server->queue_count = server->config->threads;
+    for (size_t i = 0; i < server->queue_count; i++) {
+        struct queue *queue = &server->queues[i];
+        queue->server = server;
+        queue->core = grpc_completion_queue_create_for_next(NULL);
+        grpc_server_register_completion_queue(server->core, queue->core, NULL);
+    }
+    return true;
+}
+
+static bool register_methods(struct server *server)
+{
+    for (size_t i = 0; i < method_count; i++) {
+        server->registered[i] = grpc_server_register_method(server->core, methods[i].path, NULL,
+                                                            GRPC_SRM_PAYLOAD_READ_INITIAL_BYTE_BUFFER, 0);
+        if (server->registered[i] == NULL)
+            return false;
+    }
+    return true;
+}
+
+/* The first calls are posted before the queue's thread starts: afterwards only it posts. */
+static bool start_queue(struct queue *queue)
+{
+    for (size_t i = 0; i < method_count; i++)
+        for (int k = 0; k < POSTS_PER_METHOD; k++)
+            server_post(queue, &methods[i]);
+    for (int k = 0; k < POSTS_PER_METHOD; k++)
+        server_post(queue, &unknown_method);
+    queue->running = pthread_create(&queue->thread, NULL, queue_thread, queue) == 0;
+    return queue->running;
+}
+
+bool server_start(struct server *server, const struct config *config, int wake_fd)
+{
+    *server = (struct server){.config = config, .wake_fd = wake_fd};
+    health_init(&server->health);
+    server->core = create_core(config);
+    if (!create_queues(server) || !register_methods(server)) {
+        LOG(LOG_ERROR, "cannot start", LOG_TEXT("why", "out of memory"));
+        return false;
+    }
+    if (!listen_all(server))
+        return false;
+    grpc_server_start(server->core);
+    for (size_t i = 0; i < server->queue_count; i++) {
+        if (!start_queue(&server->queues[i])) {
+            LOG(LOG_ERROR, "cannot start", LOG_TEXT("why", "the system refuses a thread"));
+            return false;
+        }
+    }
+    return true;
+}
+
+/* ---- end ---- */
+
+/* Tags may still come until the last call is gone, and a batch on a queue that is shut down would abort. */
+static void wait_for_calls(struct server *server)
+{
+    while (atomic_load(&server->calls) > 0) {
+        struct pollfd wake = {.fd = server->wake_fd, .events = POLLIN};
+        uint64_t count;
+        poll(&wake, 1, -1);
+        ssize_t ignored = read(server->wake_fd, &count, sizeof(count));
+        (void)ignored;
+    }
+}
+
+static void shut_core_down(struct server *server)
+{
+    grpc_completion_queue *ended = grpc_completion_queue_create_for_next(NULL);
+    /* First drop the connections: left to itself the shutdown waits for silent peers, and calls that still arrive would
+       end CANCELLED, which no client retries. */
+    grpc_server_cancel_all_calls(server->core);
+    grpc_server_shutdown_and_notify(server->core, ended, NULL);
+    grpc_completion_queue_next(ended, gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
+    grpc_completion_queue_shutdown(ended);
+    while (grpc_completion_queue_next(ended, gpr_inf_future(GPR_CLOCK_REALTIME), NULL).type != GRPC_QUEUE_SHUTDOWN)
+        ;
+    grpc_completion_queue_destroy(ended);
+}
+
+/* A queue whose thread never ran is emptied here. */
+static void end_queue(struct queue *queue)
+{
+    grpc_completion_queue_shutdown(queue->core);
+    if (queue->running)
+        pthread_join(queue->thread, NULL);
+    else
+        queue_thread(queue);
+    grpc_completion_queue_destroy(queue->core);
+    while (queue->free_calls != NULL) {
+        struct call *call = queue->free_calls;
+        queue->free_calls = call->next_free;
+        call_destroy(call);
+    }
+}
+
+void server_end(struct server *server)
+{
+    atomic_store(&server->phase, SERVER_STOPPING);
+    atomic_store(&server->tell_ends, true);
+    if (server->core != NULL)
+        shut_core_down(server);
+    bool all_running = server->queue_count > 0 && server->queues[server->queue_count - 1].running;
+    if (all_running)
+        wait_for_calls(server);
+    for (size_t i = 0; i < server->queue_count; i++)
+        end_queue(&server->queues[i]);
+    if (server->core != NULL)
+        grpc_server_destroy(server->core);
+    free(server->queues);
+    listen_release(server);
+    health_fini(&server->health);
+}

@@ -1,0 +1,77 @@
+/* The gRPC server: its queues and their threads, its listeners, the calls it waits for, and how it ends. */
+#ifndef SERVER_H
+#define SERVER_H
+
+#include "call.h"
+#include "health.h"
+#include "method.h"
+#include "options.h"
+#include <pthread.h>
+
+enum server_phase {
+    SERVER_SERVING,
+    SERVER_REFUSING, /* new calls are answered UNAVAILABLE */
+    SERVER_STOPPING, /* none are taken any more */
+};
+
+struct queue {
+    struct server *server;
+    grpc_completion_queue *core;
+    pthread_t thread;
+    bool running;
+    struct call *free_calls; /* of this queue's thread alone */
+    size_t free_count;
+};
+
+/* The lock file of a unix socket. */
+struct listen_lock {
+    int fd;
+    char *path;
+};
+
+struct server {
+    const struct config *config;
+    grpc_server *core;
+    struct queue *queues;
+    size_t queue_count;
+    void *registered[METHOD_MAX]; /* the core's handle of methods[i] */
+    struct health health;
+    _Atomic(rd_engine *) engine; /* NULL until the store is open */
+    atomic_int phase;            /* enum server_phase */
+    atomic_uint epoch;           /* calls that began before and after the drain's delay are counted apart: 0 or 1 */
+    atomic_size_t open_calls[2]; /* watches apart */
+    atomic_size_t calls;         /* all that may still post a tag: waiting, open and watching */
+    atomic_bool tell_ends;       /* write to wake_fd when a call ends */
+    int wake_fd;                 /* an eventfd: the daemon's main thread waits on it */
+    struct listen_lock locks[LISTEN_MAX];
+    size_t lock_count;
+};
+
+/**
+ * Make the server, listen and start serving: NOT_READY until server_set_engine.
+ * Returns: whether it serves; if not, the log says why and server_end is still to be called.
+ */
+bool server_start(struct server *server, const struct config *config, int wake_fd);
+
+/* From now on calls reach `engine`, and health says SERVING. */
+void server_set_engine(struct server *server, rd_engine *engine);
+
+/* Post a call for `method` on `queue`; does nothing once the server is stopping. */
+void server_post(struct queue *queue, const struct method *method);
+
+size_t server_open_calls(const struct server *server);
+
+/* Wake whoever waits on wake_fd. Any thread. */
+void server_wake(const struct server *server);
+
+/**
+ * Drop connections, shut the core down and join the threads. Afterwards no call of ours exists and no slice points into
+ * the store, so the engine may go. For a half-started server too.
+ */
+void server_end(struct server *server);
+
+/* listen.c: Returns: whether it listens on all that the configuration names; else the log says why. */
+bool listen_all(struct server *server);
+void listen_release(struct server *server);
+
+#endif
