@@ -118,9 +118,30 @@ static void call_let_go(struct call *call)
     call->request = NULL;
 }
 
+static void list_open(struct call *call)
+{
+    struct queue *queue = call->queue;
+    call->next_open = queue->open_calls;
+    call->open_link = &queue->open_calls;
+    if (call->next_open != NULL)
+        call->next_open->open_link = &call->next_open;
+    queue->open_calls = call;
+}
+
+static void unlist_open(struct call *call)
+{
+    if (call->open_link == NULL)
+        return;
+    *call->open_link = call->next_open;
+    if (call->next_open != NULL)
+        call->next_open->open_link = call->open_link;
+    call->open_link = NULL;
+}
+
 static void call_uncount(struct call *call)
 {
     struct server *server = call->queue->server;
+    unlist_open(call);
     if (call->counted)
         atomic_fetch_sub(&server->open_calls[call->epoch], 1);
     atomic_fetch_sub(&server->calls, 1);
@@ -348,6 +369,7 @@ static void requested(struct call *call, bool success)
         return;
     }
     server_post(call->queue, call->method);
+    list_open(call);
     call_count(call);
     call_move(call, CALL_RUNNING);
     run(call, admit(call));
@@ -401,6 +423,13 @@ void call_event(struct call_op *op, bool success)
     case OP_COUNT: break;
     }
     call_settle(call);
+}
+
+void call_drop(struct call *call)
+{
+    /* what waits for the peer fails, what waits for the engine is told by OP_CLOSE */
+    grpc_call_cancel_with_status(call->call, GRPC_STATUS_UNAVAILABLE,
+                                 "the server is shutting down and can't wait for this call; retry elsewhere", NULL);
 }
 
 void call_wake(struct call *call)

@@ -67,6 +67,8 @@ struct call {
     enum call_state state;
     unsigned in_flight; /* tags that will still come, OP_WAKE apart */
     struct call *next_free;
+    struct call *next_open;  /* of its queue's list */
+    struct call **open_link; /* what points at this one; NULL: not on it */
 
     grpc_call *call;
     grpc_call_details details; /* of a call to no method of ours */
@@ -111,6 +113,9 @@ struct call *call_create(struct queue *queue, const struct method *method);
 
 /* Handle a tag that came out of the call's queue. */
 void call_event(struct call_op *op, bool success);
+
+/* End an open call with UNAVAILABLE: the server can't wait for it. */
+void call_drop(struct call *call);
 
 /* Give a call's memory back, from the pool of idle ones. */
 void call_destroy(struct call *call);

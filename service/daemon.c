@@ -156,8 +156,10 @@ static void drain(struct daemon *daemon, int signal)
     atomic_store(&server->epoch, 1);
     wait_until(daemon, old_calls_ended, now_ms() + (int64_t)config->drain_grace_s * 1000 - REFUSE_MS);
     /* 2: refuse new calls, so that those still being served are the last */
-    atomic_store(&server->phase, SERVER_REFUSING);
-    health_end(&server->health);
+    server_refuse(server);
+    wait_until(daemon, all_calls_ended, now_ms() + REFUSE_MS);
+    /* 3: what is still open can't be waited for */
+    server_drop(server);
     wait_until(daemon, all_calls_ended, now_ms() + REFUSE_MS);
     LOG(LOG_INFO, "stopping", LOG_NUMBER("open_calls", server_open_calls(server)));
 }

@@ -1,12 +1,15 @@
 /* Where the server listens: TCP addresses and unix sockets, each socket guarded by a lock file. */
 #include "server.h"
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <grpc/grpc_security.h>
 #include <limits.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -120,6 +123,106 @@ static bool listen_tcp(struct server *server, const char *address)
     return true;
 }
 
+/* ---- the sockets themselves: the core neither lists its own nor stops listening short of shutting down ---- */
+
+static bool is_stream_socket(int fd, bool *out_listening)
+{
+    int type;
+    int listening;
+    socklen_t len = sizeof(int);
+    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) != 0 || type != SOCK_STREAM ||
+        getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) != 0)
+        return false;
+    *out_listening = listening != 0;
+    return true;
+}
+
+static bool place_of(int fd, struct listen_place *out_place)
+{
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+        struct sockaddr_un local;
+    } address;
+    socklen_t len = sizeof(address);
+    memset(&address, 0, sizeof(address));
+    if (getsockname(fd, &address.any, &len) != 0)
+        return false;
+    *out_place = (struct listen_place){0};
+    if (address.any.sa_family == AF_INET)
+        out_place->port = address.v4.sin_port;
+    else if (address.any.sa_family == AF_INET6)
+        out_place->port = address.v6.sin6_port;
+    else if (address.any.sa_family == AF_UNIX)
+        memcpy(out_place->path, address.local.sun_path, sizeof(out_place->path));
+    else
+        return false;
+    return true;
+}
+
+static bool is_our_connection(const struct server *server, int fd)
+{
+    struct listen_place place;
+    struct sockaddr_storage peer;
+    socklen_t len = sizeof(peer);
+    if (getpeername(fd, (struct sockaddr *)&peer, &len) != 0 || !place_of(fd, &place))
+        return false; /* a stopped listener has no peer */
+    for (size_t i = 0; i < server->listener_count; i++)
+        if (memcmp(&place, &server->listeners[i].place, sizeof(place)) == 0)
+            return true;
+    return false;
+}
+
+/* The next descriptor of this process that is a stream socket, or -1. */
+static int next_socket(DIR *descriptors, bool *out_listening)
+{
+    for (struct dirent *entry; (entry = readdir(descriptors)) != NULL;) {
+        int fd = atoi(entry->d_name);
+        if (fd > STDERR_FILENO && is_stream_socket(fd, out_listening))
+            return fd;
+    }
+    return -1;
+}
+
+static void find_listeners(struct server *server)
+{
+    DIR *descriptors = opendir("/proc/self/fd");
+    bool listening;
+    if (descriptors == NULL)
+        return;
+    for (int fd; (fd = next_socket(descriptors, &listening)) >= 0;) {
+        struct listener listener = {.fd = fd};
+        if (listening && server->listener_count < LISTENERS_MAX && place_of(fd, &listener.place))
+            server->listeners[server->listener_count++] = listener;
+    }
+    closedir(descriptors);
+}
+
+void listen_stop(const struct server *server)
+{
+    log_quieten_core(); /* it reports the end of a listener as an error */
+    for (size_t i = 0; i < server->listener_count; i++) {
+        bool listening;
+        if (is_stream_socket(server->listeners[i].fd, &listening) && listening)
+            shutdown(server->listeners[i].fd, SHUT_RD);
+    }
+}
+
+size_t listen_connections(const struct server *server)
+{
+    DIR *descriptors = opendir("/proc/self/fd");
+    size_t count = 0;
+    bool listening;
+    if (descriptors == NULL)
+        return 0;
+    for (int fd; (fd = next_socket(descriptors, &listening)) >= 0;)
+        if (!listening && is_our_connection(server, fd))
+            count++;
+    closedir(descriptors);
+    return count;
+}
+
 bool listen_all(struct server *server)
 {
     for (size_t i = 0; i < server->config->listen_count; i++) {
@@ -128,5 +231,6 @@ bool listen_all(struct server *server)
         if (!(is_unix ? listen_unix : listen_tcp)(server, address))
             return false;
     }
+    find_listeners(server);
     return true;
 }

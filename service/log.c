@@ -1,5 +1,6 @@
 #include "log.h"
 #include <grpc/support/log.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -8,6 +9,7 @@
 #define LINE_MAX_BYTES 2048u /* longer lines are cut: one write a line, so that threads don't mix theirs */
 
 static enum log_level level_max = LOG_INFO;
+static atomic_bool core_is_quiet;
 static enum log_format line_format = LOG_LOGFMT;
 static const char *const level_names[] = {"error", "warn", "info", "debug"};
 
@@ -127,8 +129,15 @@ static void core_line(gpr_log_func_args *arguments)
     case GPR_LOG_SEVERITY_INFO: level = LOG_INFO; break;
     case GPR_LOG_SEVERITY_DEBUG: level = LOG_DEBUG; break;
     }
+    if (atomic_load(&core_is_quiet))
+        level = LOG_DEBUG;
     LOG(level, "grpc", LOG_TEXT("text", arguments->message), LOG_TEXT("file", arguments->file),
         LOG_NUMBER("line", arguments->line));
+}
+
+void log_quieten_core(void)
+{
+    atomic_store(&core_is_quiet, true);
 }
 
 void log_adopt_core(void)

@@ -22,6 +22,10 @@ void log_configure(enum log_level level, enum log_format format);
 /* Hand gRPC's own log lines to ours. Before grpc_init. */
 void log_adopt_core(void);
 
+/* From now on the core's lines are for debugging only: what it reports while it is torn down is no error. Any thread.
+ */
+void log_quieten_core(void);
+
 /* `fields` ends with an empty one. */
 void log_event(enum log_level level, const char *event, const struct log_field *fields);
 

@@ -7,6 +7,8 @@
 #define POSTS_PER_METHOD 8 /* calls of a method that a queue takes before its thread has turned to one */
 #define KIB              1024
 #define HANDSHAKE_MS     10000
+#define QUEUE_TURN_MS    250 /* a queue\'s thread looks around at least this often */
+#define DISCONNECT_MS    250 /* for the core to drop its connections */
 
 /* What the core is told, each with its reason; values that the configuration decides are filled in below. */
 enum { ARG_MAX_REQUEST, ARG_MAX_RESPONSE, ARG_AGE, ARG_PLAIN_COUNT };
@@ -108,15 +110,26 @@ void server_set_engine(struct server *server, rd_engine *engine)
 
 /* ---- start ---- */
 
+static void drop_calls(struct queue *queue)
+{
+    queue->dropped = true;
+    for (struct call *call = queue->open_calls; call != NULL; call = call->next_open)
+        call_drop(call);
+}
+
 static void *queue_thread(void *argument)
 {
     struct queue *queue = argument;
+    gpr_timespec turn = gpr_time_from_millis(QUEUE_TURN_MS, GPR_TIMESPAN);
     for (;;) {
-        grpc_event event = grpc_completion_queue_next(queue->core, gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
+        gpr_timespec until = gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), turn);
+        grpc_event event = grpc_completion_queue_next(queue->core, until, NULL);
         if (event.type == GRPC_QUEUE_SHUTDOWN)
             return NULL;
         if (event.type == GRPC_OP_COMPLETE)
             call_event(event.tag, event.success != 0);
+        if (!queue->dropped && atomic_load_explicit(&queue->server->phase, memory_order_relaxed) >= SERVER_DROPPING)
+            drop_calls(queue);
     }
 }
 
@@ -181,6 +194,18 @@ bool server_start(struct server *server, const struct config *config, int wake_f
 
 /* ---- end ---- */
 
+void server_refuse(struct server *server)
+{
+    listen_stop(server);
+    atomic_store(&server->phase, SERVER_REFUSING);
+    health_end(&server->health);
+}
+
+void server_drop(struct server *server)
+{
+    atomic_store(&server->phase, SERVER_DROPPING);
+}
+
 /* Tags may still come until the last call is gone, and a batch on a queue that is shut down would abort. */
 static void wait_for_calls(struct server *server)
 {
@@ -193,12 +218,28 @@ static void wait_for_calls(struct server *server)
     }
 }
 
+static int64_t now_ms(void)
+{
+    gpr_timespec now = gpr_now(GPR_CLOCK_MONOTONIC);
+    return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/**
+ * Drop every connection while calls that still arrive on them are answered: once the core is shutting down it would end
+ * them CANCELLED, which no client retries. The core drops a connection when the thread that works on it has a moment,
+ * and doesn't say when; the kernel knows.
+ */
+static void disconnect(struct server *server)
+{
+    int64_t until = now_ms() + DISCONNECT_MS;
+    grpc_server_cancel_all_calls(server->core);
+    while (listen_connections(server) > 0 && now_ms() < until)
+        poll(NULL, 0, 1);
+}
+
 static void shut_core_down(struct server *server)
 {
     grpc_completion_queue *ended = grpc_completion_queue_create_for_next(NULL);
-    /* First drop the connections: left to itself the shutdown waits for silent peers, and calls that still arrive would
-       end CANCELLED, which no client retries. */
-    grpc_server_cancel_all_calls(server->core);
     grpc_server_shutdown_and_notify(server->core, ended, NULL);
     grpc_completion_queue_next(ended, gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
     grpc_completion_queue_shutdown(ended);
@@ -225,11 +266,14 @@ static void end_queue(struct queue *queue)
 
 void server_end(struct server *server)
 {
+    bool all_running = server->queue_count > 0 && server->queues[server->queue_count - 1].running;
+    listen_stop(server);
+    if (all_running)
+        disconnect(server);
     atomic_store(&server->phase, SERVER_STOPPING);
     atomic_store(&server->tell_ends, true);
     if (server->core != NULL)
         shut_core_down(server);
-    bool all_running = server->queue_count > 0 && server->queues[server->queue_count - 1].running;
     if (all_running)
         wait_for_calls(server);
     for (size_t i = 0; i < server->queue_count; i++)

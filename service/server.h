@@ -6,20 +6,28 @@
 #include "health.h"
 #include "method.h"
 #include "options.h"
+#include <netinet/in.h>
 #include <pthread.h>
+#include <sys/un.h>
 
 enum server_phase {
     SERVER_SERVING,
-    SERVER_REFUSING, /* new calls are answered UNAVAILABLE */
+    SERVER_REFUSING, /* new connections are refused, new calls answered UNAVAILABLE */
+    SERVER_DROPPING, /* and open ones ended with UNAVAILABLE */
     SERVER_STOPPING, /* none are taken any more */
 };
+
+#define LISTENERS_MAX 64 /* an address may resolve to several */
 
 struct queue {
     struct server *server;
     grpc_completion_queue *core;
     pthread_t thread;
     bool running;
-    struct call *free_calls; /* of this queue's thread alone */
+    /* of this queue's thread alone: */
+    struct call *open_calls; /* every call that a client has begun, watches included */
+    bool dropped;            /* those were ended: SERVER_DROPPING was seen */
+    struct call *free_calls;
     size_t free_count;
 };
 
@@ -27,6 +35,19 @@ struct queue {
 struct listen_lock {
     int fd;
     char *path;
+};
+
+/* Where a socket is bound, as far as it tells listeners apart: TCP by port alone, since a socket may take both
+ * families. */
+struct listen_place {
+    in_port_t port;
+    char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
+};
+
+/* A listening socket of the core's. */
+struct listener {
+    int fd;
+    struct listen_place place;
 };
 
 struct server {
@@ -45,6 +66,8 @@ struct server {
     int wake_fd;                 /* an eventfd: the daemon's main thread waits on it */
     struct listen_lock locks[LISTEN_MAX];
     size_t lock_count;
+    struct listener listeners[LISTENERS_MAX];
+    size_t listener_count;
 };
 
 /**
@@ -64,6 +87,12 @@ size_t server_open_calls(const struct server *server);
 /* Wake whoever waits on wake_fd. Any thread. */
 void server_wake(const struct server *server);
 
+/* Refuse new connections and new calls. */
+void server_refuse(struct server *server);
+
+/* End the calls that are still open with UNAVAILABLE, each on its queue's thread, within QUEUE_TURN_MS. */
+void server_drop(struct server *server);
+
 /**
  * Drop connections, shut the core down and join the threads. Afterwards no call of ours exists and no slice points into
  * the store, so the engine may go. For a half-started server too.
@@ -73,5 +102,11 @@ void server_end(struct server *server);
 /* listen.c: Returns: whether it listens on all that the configuration names; else the log says why. */
 bool listen_all(struct server *server);
 void listen_release(struct server *server);
+
+/* Let the kernel refuse new connections; those there are stay. */
+void listen_stop(const struct server *server);
+
+/* Connections there are now, by the kernel's account; those still in the core's handshake included. */
+size_t listen_connections(const struct server *server);
 
 #endif
