@@ -252,14 +252,23 @@ static void finish(struct call *call)
         ops[count] = (grpc_op){.op = GRPC_OP_SEND_MESSAGE};
         ops[count++].data.send_message.send_message = message;
     }
+    grpc_metadata trailing[STATUS_METADATA_MAX];
+    size_t trailing_count = 0;
     grpc_slice text = grpc_slice_from_copied_string(call->status_text);
     ops[count] = (grpc_op){.op = GRPC_OP_SEND_STATUS_FROM_SERVER};
     ops[count].data.send_status_from_server.status = call->status;
-    ops[count++].data.send_status_from_server.status_details = call->status == GRPC_STATUS_OK ? NULL : &text;
+    if (call->status != GRPC_STATUS_OK) {
+        trailing_count = status_metadata(call->status, call->status_text, call->reason, trailing);
+        ops[count].data.send_status_from_server.status_details = &text;
+        ops[count].data.send_status_from_server.trailing_metadata_count = trailing_count;
+        ops[count].data.send_status_from_server.trailing_metadata = trailing;
+    }
+    count++;
     if (!call->close_posted)
         ops[count++] = close_op(call);
     start_batch(call, ops, count, OP_FINISH);
     grpc_slice_unref(text);
+    status_metadata_fini(trailing, trailing_count);
     if (message != NULL)
         grpc_byte_buffer_destroy(message);
 }
@@ -453,6 +462,9 @@ enum step call_refuse(struct call *call, enum refusal refusal, const char *forma
     va_start(arguments, format);
     vsnprintf(call->status_text, sizeof(call->status_text), format, arguments);
     va_end(arguments);
+    for (char *c = call->status_text; *c != '\0'; c++)
+        if (*c < 0x20 || *c == 0x7f) /* it may quote what a client sent, and must be valid UTF-8 */
+            *c = '?';
     return set_status(call, refusals[refusal].status, refusals[refusal].reason);
 }
 

@@ -10,6 +10,7 @@
 #include "arena.h"
 #include "refusal.h"
 #include "reply.h"
+#include "status.h"
 #include <grpc/grpc.h>
 #include <protobuf-c/protobuf-c.h>
 #include <rdrive/engine.h>
@@ -89,7 +90,7 @@ struct call {
     struct reply reply;
     grpc_status_code status;
     const char *reason;
-    char status_text[256];
+    char status_text[STATUS_TEXT_MAX];
 
     rd_engine *engine;
     rd_op op;
