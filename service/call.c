@@ -463,7 +463,8 @@ enum step call_refuse(struct call *call, enum refusal refusal, const char *forma
     vsnprintf(call->status_text, sizeof(call->status_text), format, arguments);
     va_end(arguments);
     for (char *c = call->status_text; *c != '\0'; c++)
-        if (*c < 0x20 || *c == 0x7f) /* it may quote what a client sent, and must be valid UTF-8 */
+        if ((unsigned char)*c < 0x20 ||
+            (unsigned char)*c >= 0x7f) /* it may quote what a client sent, and must be valid UTF-8 */
             *c = '?';
     return set_status(call, refusals[refusal].status, refusals[refusal].reason);
 }

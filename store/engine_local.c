@@ -44,19 +44,21 @@ static bool is_cancelled(rd_op *op)
 }
 
 /**
- * Fill the next window. Without `patient`, stop before a payload whose check takes long.
+ * Fill the next window. Without `patient`, stop before checking takes long.
  * Returns: whether there is something to complete with; else a worker has to go on.
  */
 static bool fill_window(rd_store *store, rd_op *op, bool patient)
 {
     struct local_op *local = local_of(op);
     size_t bytes = 0;
+    uint64_t checked = 0;
     op->first = local->next_key;
     op->value_count = 0;
     while (local->next_key < op->key_count && op->value_count < op->value_max) {
         const rd_key *key = &op->keys[local->next_key];
-        bool impatient = !patient && !op->no_payload;
-        if (impatient && store_check_is_long(store, &local->snapshot, key->cookie))
+        if (!patient && !op->no_payload)
+            checked += store_check_len(store, &local->snapshot, key->cookie);
+        if (checked > INLINE_CHECK_MAX)
             break;
         rd_value *value = &op->values[op->value_count];
         *value = (rd_value){0};
@@ -125,7 +127,7 @@ static void submit_last(struct local_engine *engine, rd_op *op)
     store_snapshot(engine->store, snapshot);
     uint64_t tail_off = snapshot->tail_off;
     uint64_t word = tail_off >= RD_ENTRY_MIN ? (tail_off - RD_TRAILER_SIZE) | WORD_VERIFIED : WORD_NONE;
-    if (store_check_is_long(engine->store, snapshot, word)) {
+    if (store_check_len(engine->store, snapshot, word) > INLINE_CHECK_MAX) {
         pool_submit(engine->workers, &local_of(op)->job);
         return;
     }

@@ -25,7 +25,7 @@ static rd_err open_once(const char *path, const rd_open_options *options, struct
         *out_moved = fd < 0 && errno == EEXIST;
     }
     if (fd < 0)
-        return errno == EISDIR ? RD_E_NOT_FILE : RD_E_IO;
+        return errno == EISDIR || errno == ENXIO ? RD_E_NOT_FILE : RD_E_IO; /* ENXIO: a socket */
     struct file file = {.fd = fd, .created = created};
     struct stat opened;
     struct stat named;

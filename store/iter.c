@@ -30,8 +30,11 @@ rd_err rd_iter_next(rd_iter *iter, rd_entry *out_entry)
     const uint8_t *base = iter->snapshot.mapping->base;
     while (iter->end_off >= RD_ENTRY_MIN) {
         struct entry entry;
-        if (!entry_parse(base, iter->end_off - RD_TRAILER_SIZE, &entry))
+        if (!entry_parse(base, iter->end_off - RD_TRAILER_SIZE, &entry)) {
+            iter->end_off = 0; /* the file changed under us: the chain ends here */
+            *out_entry = (rd_entry){0};
             return RD_E_DAMAGED;
+        }
         RD_TRY(index_reserve(&iter->seen, 1));
         iter->end_off = entry.prev_off;
         uint64_t word = entry.trailer_off | (entry.tombstone ? WORD_TOMBSTONE : 0);

@@ -36,11 +36,13 @@ static bool must_check(const rd_store *store, uint64_t word)
     return true;
 }
 
-bool store_check_is_long(const rd_store *store, const struct snapshot *snapshot, uint64_t word)
+uint64_t store_check_len(const rd_store *store, const struct snapshot *snapshot, uint64_t word)
 {
     struct entry entry;
-    return word != WORD_NONE && (word & (WORD_TOMBSTONE | WORD_DAMAGED)) == 0 && must_check(store, word) &&
-           entry_parse(snapshot->mapping->base, word_off(word), &entry) && entry_payload_len(&entry) > INLINE_CHECK_MAX;
+    if (word == WORD_NONE || (word & (WORD_TOMBSTONE | WORD_DAMAGED)) != 0 || !must_check(store, word) ||
+        !entry_parse(snapshot->mapping->base, word_off(word), &entry))
+        return 0;
+    return entry_payload_len(&entry);
 }
 
 static rd_metadata metadata_of(const struct entry *entry)
@@ -85,7 +87,7 @@ rd_err store_load(rd_store *store, const struct snapshot *snapshot, uint64_t has
         if (!holds)
             return RD_E_DAMAGED;
     }
-    *out_payload = payload_of(snapshot, &entry);
+    *out_payload = no_payload ? (rd_span){0} : payload_of(snapshot, &entry);
     return RD_OK;
 }
 

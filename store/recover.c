@@ -82,28 +82,38 @@ static rd_err walk_back(struct recovery *recovery, uint64_t end_off, uint64_t *o
     return RD_OK;
 }
 
-/* Whether an entry ends at `end_off`, by the prefix CRCs; most offsets are told apart by the link's top bytes alone. */
-static bool candidate_holds(const struct recovery *recovery, uint64_t end_off)
+/* Whether an entry may end at `end_off`: most offsets are told apart by the link's top bytes alone. */
+static bool is_candidate(const struct recovery *recovery, uint64_t end_off)
 {
     uint64_t trailer_off = end_off - RD_TRAILER_SIZE;
     const uint8_t *link = recovery->base + trailer_off + offsetof(struct raw_trailer, prev_tail);
-    if (link[6] != 0 || link[7] != 0 || trailer_is_uniform(recovery, trailer_off))
-        return false;
+    return link[6] == 0 && link[7] == 0 && !trailer_is_uniform(recovery, trailer_off);
+}
+
+static bool candidate_holds(const struct recovery *recovery, uint64_t end_off, uint64_t alignment)
+{
     struct entry entry;
-    return entry_before(recovery, end_off, RD_ALIGNMENT, &entry) &&
+    return entry_before(recovery, end_off, alignment, &entry) &&
            crc_of_range(&recovery->prefixes, entry.start_off, entry.trailer_off) == entry.crc;
 }
 
-/* the greatest offset below `from_off` at which an entry holds, or 0. */
+/**
+ * R-03: the greatest offset below `from_off` at which an entry holds, or 0.
+ * Returns: RD_E_ALIGNMENT where one of an older layout is met first: the file is torn, but not one of ours (E-13).
+ */
 static rd_err search_back(struct recovery *recovery, uint64_t from_off, uint64_t *out_end_off)
 {
     uint64_t end_off = from_off;
     while (--end_off >= RD_ENTRY_MIN) {
         RD_TRY(check_cancel(recovery));
-        if (candidate_holds(recovery, end_off)) {
+        if (!is_candidate(recovery, end_off))
+            continue;
+        if (candidate_holds(recovery, end_off, RD_ALIGNMENT)) {
             *out_end_off = end_off;
             return RD_OK;
         }
+        if (candidate_holds(recovery, end_off, 16) || candidate_holds(recovery, end_off, 1))
+            return RD_E_ALIGNMENT;
     }
     *out_end_off = 0;
     return RD_OK;

@@ -10,7 +10,7 @@
 #include <pthread.h>
 #include <rdrive/engine.h>
 
-/* Checking a payload above this, or resolving more keys than that, is a worker thread's job. */
+/* Checking more bytes than this at a time, or resolving more keys than that, is a worker thread's job. */
 #define INLINE_CHECK_MAX ((uint64_t)4 << 20)
 #define INLINE_KEYS_MAX  ((size_t)50000)
 
@@ -56,8 +56,8 @@ static inline void snapshot_release(struct snapshot *snapshot)
     snapshot->mapping = NULL;
 }
 
-/* Whether reading the payload of `word` means a check above INLINE_CHECK_MAX. */
-bool store_check_is_long(const rd_store *store, const struct snapshot *snapshot, uint64_t word);
+/* Bytes that reading the payload of `word` would check now. */
+uint64_t store_check_len(const rd_store *store, const struct snapshot *snapshot, uint64_t word);
 
 /**
  * The value behind a resolved word, in the snapshot's mapping; the payload is checked as the store's options say.

@@ -53,7 +53,8 @@ static rd_err append_writes(rd_store *store, struct stage *stage, struct commit 
 static rd_err append_deletes(rd_store *store, struct stage *stage, struct commit *commit)
 {
     for (size_t i = 0; i < commit->count; i++) {
-        uint64_t word = index_find(&store->index, commit->keys[i].hash);
+        uint64_t word =
+            commit->keys[i].cookie == RD_KEY_SKIP ? WORD_NONE : index_find(&store->index, commit->keys[i].hash);
         if (word == WORD_NONE || (word & WORD_TOMBSTONE) != 0)
             continue;
         RD_TRY(append_one(store, stage, commit->keys[i].hash, (rd_span){0}));

@@ -1,0 +1,219 @@
+/* Replaying a manifest's ops gives the very bytes the crate wrote. */
+#include "manifest.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/*
+ * Every manifest by name: a fixture that is missing here fails the test, so none is passed over in silence. One that
+ * needs a call of the next stage names the op it waits for.
+ */
+static const struct {
+    const char *name;
+    const char *waits_for; /* NULL: replayed */
+    uint64_t ends_at;      /* 0: at the fixture's own size */
+} replays[] = {
+    {"01_empty.srd", NULL, 0},
+    {"02_single.srd", NULL, 0},
+    {"03_bench1000.srd", NULL, 0},
+    {"04_overwrites.srd", NULL, 0},
+    {"05_deletes.srd", NULL, 0},
+    {"06_deletes_reopen.srd", NULL, 106}, /* E-07: deleting it again writes nothing */
+    {"07_all_deleted.srd", NULL, 0},
+    {"08_binary_keys.srd", NULL, 0},
+    {"10_payload_sizes.srd", NULL, 0},
+    {"11_zero_payloads.srd", NULL, 0},
+    {"12_stream.srd", NULL, 0},
+    {"14_namespaced.srd", NULL, 0},
+    {"15_before_compaction.srd", NULL, 0},
+    {"15_compacted.srd", "compact", 0},
+    {"17_nested.srd", NULL, 0},
+    {"20_single_01.srd", NULL, 0},
+    {"21_trailer_lookalike.srd", NULL, 0},
+    {"23_rename.srd", "rename", 0},
+    {"25_copy_source.srd", "transfer_out", 0},
+    {"26_copy_target.srd", "copy_from", 0},
+};
+#define REPLAY_COUNT (sizeof replays / sizeof *replays)
+
+static size_t replay_find(const char *name)
+{
+    for (size_t i = 0; i < REPLAY_COUNT; i++)
+        if (strcmp(replays[i].name, name) == 0)
+            return i;
+    support_fail(__FILE__, __LINE__, "a row in replays[]", "%s", name);
+}
+
+struct player {
+    void **state;
+    const char *path;
+    const rd_open_options *options;
+    rd_store *store;
+    const char *name;
+    size_t op_idx;
+    rd_written done;
+    size_t played;
+};
+
+static rd_err play_write(struct player *player, const json_t *op)
+{
+    AUTO_BYTES key = bytes_of_hex(field_text(op, "key"));
+    AUTO_BYTES payload = payload_make(field(op, "payload"));
+    return rd_store_write(player->store, bytes_span(&key), bytes_span(&payload), &player->done);
+}
+
+static rd_err play_batch_write(struct player *player, const json_t *op)
+{
+    json_t *entries = field(op, "entries");
+    size_t count = json_array_size(entries);
+    rd_write_item *items = calloc(count, sizeof *items);
+    struct bytes *payloads = calloc(count, sizeof *payloads);
+    EXPECT(items != NULL && payloads != NULL, "%s", player->name);
+    for (size_t i = 0; i < count; i++) {
+        AUTO_BYTES key = bytes_of_hex(field_text(json_array_get(entries, i), "key"));
+        payloads[i] = payload_make(field(json_array_get(entries, i), "payload"));
+        items[i] = (rd_write_item){rd_hash(bytes_span(&key)), bytes_span(&payloads[i])};
+    }
+    rd_err err = rd_store_batch_write(player->store, items, count, &player->done);
+    for (size_t i = 0; i < count; i++)
+        bytes_free(&payloads[i]);
+    free(payloads);
+    free(items);
+    return err;
+}
+
+static rd_err play_delete(struct player *player, const json_t *op)
+{
+    AUTO_BYTES key = bytes_of_hex(field_text(op, "key"));
+    return rd_store_delete(player->store, bytes_span(&key), &player->done);
+}
+
+static rd_err play_batch_delete(struct player *player, const json_t *keys, bool hashed)
+{
+    enum { KEYS_MAX = 16 };
+    uint64_t hashes[KEYS_MAX];
+    size_t count = json_array_size(keys);
+    EXPECT(count <= KEYS_MAX, "%s: op %zu", player->name, player->op_idx);
+    for (size_t i = 0; i < count; i++) {
+        const char *hex = json_string_value(json_array_get(keys, i));
+        AUTO_BYTES key = bytes_of_hex(hex);
+        hashes[i] = hashed ? hash_of_hex(hex) : rd_hash(bytes_span(&key));
+    }
+    return rd_store_batch_delete(player->store, hashes, count, &player->done);
+}
+
+static rd_err play_reopen(struct player *player)
+{
+    rd_store_close(player->store);
+    player->store = store_open_ok(player->path, player->options);
+    player->done.tail_off = store_info(player->store).tail_off;
+    return RD_OK;
+}
+
+static rd_err play_op(struct player *player, const json_t *op)
+{
+    const char *kind = field_text(op, "op");
+    if (strcmp(kind, "write") == 0 || strcmp(kind, "write_stream") == 0)
+        return play_write(player, op);
+    if (strcmp(kind, "batch_write") == 0)
+        return play_batch_write(player, op);
+    if (strcmp(kind, "delete") == 0)
+        return play_delete(player, op);
+    if (strcmp(kind, "batch_delete") == 0)
+        return play_batch_delete(player, field(op, "keys"), false);
+    if (strcmp(kind, "batch_delete_key_hashes") == 0)
+        return play_batch_delete(player, field(op, "key_hashes"), true);
+    if (strcmp(kind, "reopen") == 0)
+        return play_reopen(player);
+    support_fail(__FILE__, __LINE__, "an op this stage knows", "%s: %s", player->name, kind);
+}
+
+static void play_and_check(struct player *player, const json_t *op, uint64_t ends_at)
+{
+    uint64_t before = file_len(player->path);
+    rd_err err = play_op(player, op);
+    if (json_object_get(op, "error") != NULL) {
+        EXPECT(err == RD_E_PAYLOAD, "%s: op %zu: %s", player->name, player->op_idx, rd_err_text(err));
+        EXPECT(file_len(player->path) == before, "%s: op %zu wrote", player->name, player->op_idx);
+        return;
+    }
+    EXPECT(err == RD_OK, "%s: op %zu: %s", player->name, player->op_idx, rd_err_text(err));
+    EXPECT(file_len(player->path) == player->done.tail_off, "%s: op %zu", player->name, player->op_idx);
+    if (json_object_get(op, "returned_tail") == NULL)
+        return;
+    uint64_t tail = field_u64(op, "returned_tail");
+    if (ends_at != 0 && tail > ends_at)
+        tail = ends_at;
+    EXPECT(player->done.tail_off == tail, "%s: op %zu: tail %llu", player->name, player->op_idx,
+           (unsigned long long)player->done.tail_off);
+}
+
+static void play_fixture(const struct fixture *fixture, void *arg)
+{
+    struct player *player = arg;
+    size_t row = replay_find(fixture->name);
+    json_t *op;
+    if (replays[row].waits_for != NULL)
+        return;
+    player->name = fixture->name;
+    player->path = temp_path(player->state, "s");
+    player->store = store_open_ok(player->path, player->options);
+    json_array_foreach(field(fixture->manifest, "ops"), player->op_idx, op)
+        play_and_check(player, op, replays[row].ends_at);
+    rd_store_close(player->store);
+
+    size_t len = replays[row].ends_at != 0 ? replays[row].ends_at : fixture->file.len;
+    file_expect(player->path, fixture->file.data, len, fixture->name);
+    if (replays[row].ends_at == 0) {
+        AUTO_BYTES made = file_load(player->path);
+        char sum[65];
+        sum_sha256(made.data, made.len, sum);
+        EXPECT(field_is(fixture->manifest, "file_sha256", sum), "%s: %s", fixture->name, sum);
+    }
+    file_save(player->path, "", 0);
+    player->played++;
+}
+
+static void replay_all(void **state, rd_sync sync)
+{
+    const rd_open_options options = {.writable = true, .create = true, .sync = sync};
+    struct player player = {.state = state, .options = &options};
+    fixture_each(play_fixture, &player);
+    assert_int_equal(player.played, REPLAY_COUNT - 4);
+}
+
+static void replayed_ops_give_the_same_bytes(void **state)
+{
+    replay_all(state, RD_SYNC_NONE);
+}
+
+static void replayed_ops_give_the_same_bytes_with_each_write_synced(void **state)
+{
+    replay_all(state, RD_SYNC_ALWAYS);
+}
+
+static void waiting_manifests_hold_the_op_they_wait_for(void **state)
+{
+    (void)state;
+    for (size_t row = 0; row < REPLAY_COUNT; row++) {
+        AUTO_FIXTURE fixture = fixture_get(replays[row].name); /* each row is a fixture */
+        bool waits = replays[row].waits_for == NULL;
+        size_t i;
+        json_t *op;
+        json_array_foreach(field(fixture.manifest, "ops"), i, op) waits =
+            waits || field_is(op, "op", replays[row].waits_for);
+        EXPECT(waits, "%s no longer needs %s", replays[row].name, replays[row].waits_for);
+        if (replays[row].waits_for != NULL)
+            print_message("not replayed until there is %s: %s\n", replays[row].waits_for, replays[row].name);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEMP_TEST(replayed_ops_give_the_same_bytes),
+        TEMP_TEST(replayed_ops_give_the_same_bytes_with_each_write_synced),
+        cmocka_unit_test(waiting_manifests_hold_the_op_they_wait_for),
+    };
+    return cmocka_run_group_tests_name("replay", tests, NULL, NULL);
+}
