@@ -419,6 +419,7 @@ void call_event(struct call_op *op, bool success)
     case OP_SEND: sent(call, success); break;
     case OP_FINISH: call_done(call); break;
     case OP_ENGINE:
+        CALL_REQUIRE(call, atomic_load(&call->op_place) == OP_PLACE_COMPLETED); /* acquires what the engine wrote */
         call_move(call, CALL_RUNNING);
         run(call, call->dead ? STEP_FAIL : engine_answered(call));
         break;
