@@ -138,6 +138,8 @@ static bool put_next(struct call *call)
 enum step batch_stream_resume(struct call *call)
 {
     struct batch_progress *batch = &call->u.batch;
+    if (call->op.more && call->reply.total == 0)
+        reply_reserve(&call->reply, call->queue->server->config->chunk_bytes); /* once, instead of growing to it */
     while (batch->next < call->op.value_count)
         if (put_next(call))
             return STEP_SEND;

@@ -6,7 +6,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define LINE_MAX_BYTES 2048u /* longer lines are cut: one write a line, so that threads don't mix theirs */
+#define LINE_BYTES  16384u /* one write a line, so that threads don't mix theirs */
+#define VALUE_BYTES 1024u  /* longer texts are cut */
 
 static enum log_level level_max = LOG_INFO;
 static atomic_bool core_is_quiet;
@@ -14,63 +15,106 @@ static enum log_format line_format = LOG_LOGFMT;
 static const char *const level_names[] = {"error", "warn", "info", "debug"};
 
 struct line {
-    char text[LINE_MAX_BYTES];
+    char text[LINE_BYTES];
     size_t used;
+    bool full; /* something did not fit: the field is taken back */
 };
 
-static void put_char(struct line *line, char c)
+static void put(struct line *line, const char *bytes, size_t len)
 {
-    if (line->used < sizeof(line->text) - 3) /* room for the closing quote, brace and newline */
-        line->text[line->used++] = c;
+    if (len > sizeof(line->text) - 2 - line->used) { /* room for the closing brace and newline */
+        line->full = true;
+        return;
+    }
+    memcpy(line->text + line->used, bytes, len);
+    line->used += len;
 }
 
 static void put_text(struct line *line, const char *text)
 {
-    while (*text != '\0')
-        put_char(line, *text++);
+    put(line, text, strlen(text));
+}
+
+/* The length of the UTF-8 sequence at `text`, or 0 where there is none. */
+static size_t utf8_len(const unsigned char *text)
+{
+    size_t len = text[0] < 0x80   ? 1
+                 : text[0] < 0xc2 ? 0
+                 : text[0] < 0xe0 ? 2
+                 : text[0] < 0xf0 ? 3
+                 : text[0] < 0xf5 ? 4
+                                  : 0;
+    for (size_t i = 1; i < len; i++)
+        if ((text[i] & 0xc0) != 0x80)
+            return 0;
+    if (len == 3 && ((text[0] == 0xe0 && text[1] < 0xa0) || (text[0] == 0xed && text[1] > 0x9f)))
+        return 0; /* overlong, or half of a surrogate pair */
+    if (len == 4 && ((text[0] == 0xf0 && text[1] < 0x90) || (text[0] == 0xf4 && text[1] > 0x8f)))
+        return 0;
+    return len;
 }
 
 static void put_quoted(struct line *line, const char *text)
 {
-    put_char(line, '"');
-    for (; *text != '\0'; text++) {
-        unsigned char c = (unsigned char)*text;
+    put_text(line, "\"");
+    for (size_t at = 0, len; text[at] != '\0'; at += len) {
+        const unsigned char *c = (const unsigned char *)text + at;
         char escape[8];
-        if (c == '"' || c == '\\') {
-            put_char(line, '\\');
-            put_char(line, (char)c);
-        } else if (c < 0x20 || c == 0x7f) {
-            snprintf(escape, sizeof(escape), "\\u%04x", c);
+        len = utf8_len(c);
+        if (at + len > VALUE_BYTES) {
+            put_text(line, "...");
+            break;
+        }
+        if (len == 0) {
+            put_text(line, "\xef\xbf\xbd"); /* U+FFFD for a byte that is not UTF-8 */
+            len = 1;
+        } else if (*c == '"' || *c == '\\') {
+            snprintf(escape, sizeof(escape), "\\%c", *c);
+            put_text(line, escape);
+        } else if (*c < 0x20 || *c == 0x7f) {
+            snprintf(escape, sizeof(escape), "\\u%04x", *c);
             put_text(line, escape);
         } else {
-            put_char(line, (char)c);
+            put(line, text + at, len);
         }
     }
-    line->text[line->used++] = '"';
+    put_text(line, "\"");
 }
 
 /* logfmt quotes what has anything but plain characters in it. */
 static void put_value(struct line *line, const char *text)
 {
     static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:/[]%+*@,";
-    if (line_format == LOG_LOGFMT && *text != '\0' && text[strspn(text, plain)] == '\0')
-        put_text(line, text);
+    size_t len = strspn(text, plain);
+    if (line_format == LOG_LOGFMT && len > 0 && len <= VALUE_BYTES && text[len] == '\0')
+        put(line, text, len);
     else
         put_quoted(line, text);
 }
 
-static void put_name(struct line *line, const char *name)
+/* One field, whole or not at all. */
+static void put_field(struct line *line, const struct log_field *field)
 {
     bool json = line_format == LOG_JSON;
-    if (line->used > (json ? 1u : 0u))
-        put_char(line, json ? ',' : ' ');
+    size_t before = line->used;
+    char number[24];
+    put_text(line, before > 1 ? json ? "," : " " : ""); /* 1: a brace */
     if (json) {
-        put_quoted(line, name);
-        put_char(line, ':');
+        put_quoted(line, field->name);
+        put_text(line, ":");
     } else {
-        put_text(line, name);
-        put_char(line, '=');
+        put_text(line, field->name);
+        put_text(line, "=");
     }
+    if (field->text != NULL) {
+        put_value(line, field->text);
+    } else {
+        snprintf(number, sizeof(number), "%lld", (long long)field->number);
+        put_text(line, number);
+    }
+    if (line->full)
+        line->used = before;
+    line->full = false;
 }
 
 static void put_time(struct line *line)
@@ -82,8 +126,7 @@ static void put_time(struct line *line)
     gmtime_r(&now.tv_sec, &utc);
     size_t used = strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &utc);
     snprintf(text + used, sizeof(text) - used, ".%03ldZ", now.tv_nsec / 1000000);
-    put_name(line, "ts");
-    put_value(line, text);
+    put_field(line, &LOG_TEXT("ts", text));
 }
 
 void log_configure(enum log_level level, enum log_format format)
@@ -96,24 +139,16 @@ void log_event(enum log_level level, const char *event, const struct log_field *
 {
     if (level > level_max)
         return;
-    struct line line = {.used = 0};
+    struct line line;
+    line.used = 0;
+    line.full = false;
     if (line_format == LOG_JSON)
-        put_char(&line, '{');
+        put_text(&line, "{");
     put_time(&line);
-    put_name(&line, "level");
-    put_value(&line, level_names[level]);
-    put_name(&line, "event");
-    put_value(&line, event);
-    for (; fields->name != NULL; fields++) {
-        char number[24];
-        put_name(&line, fields->name);
-        if (fields->text != NULL) {
-            put_value(&line, fields->text);
-            continue;
-        }
-        snprintf(number, sizeof(number), "%lld", (long long)fields->number);
-        put_text(&line, number);
-    }
+    put_field(&line, &LOG_TEXT("level", level_names[level]));
+    put_field(&line, &LOG_TEXT("event", event));
+    for (; fields->name != NULL; fields++)
+        put_field(&line, fields);
     if (line_format == LOG_JSON)
         line.text[line.used++] = '}';
     line.text[line.used++] = '\n';

@@ -299,17 +299,15 @@ static enum options_result parse_arguments(struct parser *parser, int argc, char
     return OPTIONS_RUN;
 }
 
-/* A repeatable option's value: each part between commas. The pieces stay for the life of the process. */
+/* A repeatable option's value: each part between commas. */
 static bool set_texts(struct parser *parser, const struct option_row *row, const char *source, const char *value)
 {
-    char *pieces = strdup(value);
-    char *rest = pieces;
-    if (pieces == NULL)
-        return false;
-    for (char *piece; (piece = strsep(&rest, ",")) != NULL;)
-        if (!set_value(parser, row, source, piece))
-            return false;
-    return true;
+    static char *kept[OPTION_COUNT]; /* the pieces stay for the life of the process */
+    char *rest = kept[row - option_rows] = strdup(value);
+    bool good = rest != NULL;
+    while (good && rest != NULL)
+        good = set_value(parser, row, source, strsep(&rest, ","));
+    return good;
 }
 
 static bool parse_environment(struct parser *parser)

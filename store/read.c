@@ -61,9 +61,10 @@ static void flag_word(rd_store *store, uint64_t hash, uint64_t word, uint64_t fl
     pthread_rwlock_unlock(&store->publish);
 }
 
+/* Nothing of no entry. */
 static rd_span payload_of(const struct snapshot *snapshot, const struct entry *entry)
 {
-    if (entry->tombstone)
+    if (entry == NULL || entry->tombstone)
         return (rd_span){0}; /* E-11 */
     return (rd_span){.data = snapshot->mapping->base + entry->start_off, .len = (size_t)entry_payload_len(entry)};
 }
@@ -87,7 +88,7 @@ rd_err store_load(rd_store *store, const struct snapshot *snapshot, uint64_t has
         if (!holds)
             return RD_E_DAMAGED;
     }
-    *out_payload = no_payload ? (rd_span){0} : payload_of(snapshot, &entry);
+    *out_payload = payload_of(snapshot, no_payload ? NULL : &entry);
     return RD_OK;
 }
 
