@@ -10,6 +10,7 @@ void arena_init(struct arena *arena)
     arena->blocks = NULL;
     arena->next = arena->first;
     arena->left = sizeof(arena->first);
+    arena->budget = SIZE_MAX;
 }
 
 void arena_fini(struct arena *arena)
@@ -22,11 +23,18 @@ void arena_fini(struct arena *arena)
     arena_init(arena);
 }
 
+void arena_limit(struct arena *arena, size_t bytes)
+{
+    arena->budget = bytes;
+}
+
 static struct arena_block *add_block(struct arena *arena, size_t bytes)
 {
-    struct arena_block *block = malloc(sizeof(*block) + bytes);
+    struct arena_block *block = bytes <= arena->budget ? malloc(sizeof(*block) + bytes) : NULL;
     if (block == NULL)
         return NULL;
+    if (arena->budget != SIZE_MAX)
+        arena->budget -= bytes;
     block->next = arena->blocks;
     arena->blocks = block;
     return block;

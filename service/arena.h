@@ -12,11 +12,15 @@ struct arena {
     struct arena_block *blocks;
     uint8_t *next;
     size_t left;
+    size_t budget; /* bytes that may still be taken from the heap */
     _Alignas(16) uint8_t first[ARENA_FIRST];
 };
 
 void arena_init(struct arena *arena);
 void arena_fini(struct arena *arena);
+
+/* Let it take at most `bytes` from the heap from now on; SIZE_MAX: as many as there are, which is how it begins. */
+void arena_limit(struct arena *arena, size_t bytes);
 
 /* `bytes` at 16-byte alignment, or NULL. Lives until arena_fini. */
 void *arena_alloc(struct arena *arena, size_t bytes);

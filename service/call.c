@@ -39,7 +39,8 @@ static const struct {
         }                                                                                                              \
     } while (0)
 
-#define FREE_CALLS_MAX 256 /* idle calls a queue keeps */
+#define DECODE_SLACK   65536 /* what decoding a request may take beyond the request's own size */
+#define FREE_CALLS_MAX 256   /* idle calls a queue keeps */
 
 /* Where the engine's operation is. The hook and the submitter each exchange it once, and whoever comes second acts. */
 enum op_place { OP_PLACE_SUBMITTING, OP_PLACE_AWAITED, OP_PLACE_COMPLETED };
@@ -501,9 +502,13 @@ void *call_decode(struct call *call, const ProtobufCMessageDescriptor *descripto
     }
     size_t len;
     const uint8_t *bytes = request_bytes(call, &len);
+    /* protobuf-c keeps 40 bytes and more of each unknown field, however small: 15 MiB of them would take 570 */
+    arena_limit(&call->arena, len + DECODE_SLACK);
     void *message = bytes != NULL ? protobuf_c_message_unpack(descriptor, &call->allocator, len, bytes) : NULL;
+    arena_limit(&call->arena, SIZE_MAX);
     if (message == NULL)
-        call_refuse(call, REFUSE_MALFORMED, "the request's %zu bytes are not a %s", len, descriptor->name);
+        call_refuse(call, REFUSE_MALFORMED, "the request's %zu bytes are not a %s, or mostly fields it doesn't have",
+                    len, descriptor->name);
     return message;
 }
 

@@ -1,4 +1,5 @@
 #include "daemon.h"
+#include "memory.h"
 #include "server.h"
 #include <errno.h>
 #include <poll.h>
@@ -77,8 +78,9 @@ static void *open_store(void *argument)
 }
 
 /* A signal came while the store is being opened: nothing is lost by leaving at once. */
-static void abandon_opening(struct opener *opener)
+static void abandon_opening(struct daemon *daemon)
 {
+    struct opener *opener = &daemon->opener;
     struct timespec until;
     atomic_store(&opener->cancel, true);
     clock_gettime(CLOCK_REALTIME, &until);
@@ -87,6 +89,7 @@ static void abandon_opening(struct opener *opener)
     until.tv_nsec %= 1000000000L;
     if (pthread_timedjoin_np(opener->thread, NULL, &until) != 0) {
         LOG(LOG_WARN, "stopped while opening the store");
+        listen_release(&daemon->server);
         _exit(EXIT_SUCCESS);
     }
 }
@@ -157,10 +160,10 @@ static void drain(struct daemon *daemon, int signal)
     wait_until(daemon, old_calls_ended, now_ms() + (int64_t)config->drain_grace_s * 1000 - REFUSE_MS);
     /* 2: refuse new calls, so that those still being served are the last */
     server_refuse(server);
-    wait_until(daemon, all_calls_ended, now_ms() + REFUSE_MS);
-    /* 3: what is still open can't be waited for */
+    wait_until(daemon, all_calls_ended, now_ms() + REFUSE_MS / 2);
+    /* and what is still open then can't be waited for */
     server_drop(server);
-    wait_until(daemon, all_calls_ended, now_ms() + REFUSE_MS);
+    wait_until(daemon, all_calls_ended, now_ms() + REFUSE_MS / 2);
     LOG(LOG_INFO, "stopping", LOG_NUMBER("open_calls", server_open_calls(server)));
 }
 
@@ -212,7 +215,7 @@ static int serve(struct daemon *daemon)
     while (signal == 0 && !atomic_load(&opener->done))
         signal = wait_event(daemon, FOREVER);
     if (signal != 0 && !atomic_load(&opener->done)) {
-        abandon_opening(opener);
+        abandon_opening(daemon);
         return EXIT_SUCCESS;
     }
     pthread_join(opener->thread, NULL);
@@ -223,7 +226,7 @@ static int serve(struct daemon *daemon)
     server_set_engine(&daemon->server, opener->engine);
     log_serving(daemon);
     while (signal == 0)
-        signal = wait_event(daemon, FOREVER);
+        signal = wait_event(daemon, now_ms() + memory_give_back());
     drain(daemon, signal);
     return EXIT_SUCCESS;
 }
@@ -239,7 +242,10 @@ static int run(struct daemon *daemon, rd_engine *(*wrap)(rd_engine *))
         else
             LOG(LOG_ERROR, "cannot start", LOG_TEXT("why", "the system refuses a thread"));
     }
-    server_end(&daemon->server);
+    if (!server_end(&daemon->server)) {
+        LOG(LOG_WARN, "stopped without the engine's last answers");
+        _exit(status); /* every client has its status, and nothing unsaved is held */
+    }
     return status;
 }
 

@@ -1,4 +1,5 @@
 #include "reply.h"
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -74,13 +75,16 @@ void reply_put(struct reply *reply, const void *bytes, size_t len)
 
 /* What a slice of somebody else's memory needs to give it back. */
 struct reference {
-    rd_hold hold;
+    _Atomic(void (*)(
+        void *)) release; /* set last, read first: the core's own count is invisible to the thread sanitizer */
+    void *arg;
 };
 
 static void reference_release(void *argument)
 {
     struct reference *reference = argument;
-    reference->hold.release(reference->hold.arg);
+    void (*release)(void *) = atomic_load_explicit(&reference->release, memory_order_acquire);
+    release(reference->arg);
     free(reference);
 }
 
@@ -93,7 +97,8 @@ void reply_refer(struct reply *reply, rd_span bytes, rd_hold hold)
         reply->failed = true;
         return;
     }
-    reference->hold = hold;
+    reference->arg = hold.arg;
+    atomic_store_explicit(&reference->release, hold.release, memory_order_release);
     grpc_slice slice =
         grpc_slice_new_with_user_data((void *)(uintptr_t)bytes.data, bytes.len, reference_release, reference);
     close_open(reply, &slice);

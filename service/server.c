@@ -206,18 +206,6 @@ void server_drop(struct server *server)
     atomic_store(&server->phase, SERVER_DROPPING);
 }
 
-/* Tags may still come until the last call is gone, and a batch on a queue that is shut down would abort. */
-static void wait_for_calls(struct server *server)
-{
-    while (atomic_load(&server->calls) > 0) {
-        struct pollfd wake = {.fd = server->wake_fd, .events = POLLIN};
-        uint64_t count;
-        poll(&wake, 1, -1);
-        ssize_t ignored = read(server->wake_fd, &count, sizeof(count));
-        (void)ignored;
-    }
-}
-
 static int64_t now_ms(void)
 {
     gpr_timespec now = gpr_now(GPR_CLOCK_MONOTONIC);
@@ -235,6 +223,23 @@ static void disconnect(struct server *server)
     grpc_server_cancel_all_calls(server->core);
     while (listen_connections(server) > 0 && now_ms() < until)
         poll(NULL, 0, 1);
+}
+
+/* Tags may still come until the last call is gone, and a batch on a queue that is shut down would abort. */
+static bool wait_for_calls(struct server *server)
+{
+    int64_t until = now_ms() + SERVER_END_MS;
+    while (atomic_load(&server->calls) > 0) {
+        struct pollfd wake = {.fd = server->wake_fd, .events = POLLIN};
+        uint64_t count;
+        int64_t left = until - now_ms();
+        if (left <= 0)
+            return false;
+        poll(&wake, 1, (int)left);
+        ssize_t ignored = read(server->wake_fd, &count, sizeof(count));
+        (void)ignored;
+    }
+    return true;
 }
 
 static void shut_core_down(struct server *server)
@@ -264,7 +269,7 @@ static void end_queue(struct queue *queue)
     }
 }
 
-void server_end(struct server *server)
+bool server_end(struct server *server)
 {
     bool all_running = server->queue_count > 0 && server->queues[server->queue_count - 1].running;
     listen_stop(server);
@@ -274,8 +279,10 @@ void server_end(struct server *server)
     atomic_store(&server->tell_ends, true);
     if (server->core != NULL)
         shut_core_down(server);
-    if (all_running)
-        wait_for_calls(server);
+    if (all_running && !wait_for_calls(server)) {
+        listen_release(server);
+        return false;
+    }
     for (size_t i = 0; i < server->queue_count; i++)
         end_queue(&server->queues[i]);
     if (server->core != NULL)
@@ -283,4 +290,5 @@ void server_end(struct server *server)
     free(server->queues);
     listen_release(server);
     health_fini(&server->health);
+    return true;
 }

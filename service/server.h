@@ -17,6 +17,7 @@ enum server_phase {
     SERVER_STOPPING, /* none are taken any more */
 };
 
+#define SERVER_END_MS 5000
 #define LISTENERS_MAX 64 /* an address may resolve to several */
 
 struct queue {
@@ -96,8 +97,9 @@ void server_drop(struct server *server);
 /**
  * Drop connections, shut the core down and join the threads. Afterwards no call of ours exists and no slice points into
  * the store, so the engine may go. For a half-started server too.
+ * Returns: false where an engine still owed answers after SERVER_END_MS: then only leaving the process is safe.
  */
-void server_end(struct server *server);
+bool server_end(struct server *server);
 
 /* listen.c: Returns: whether it listens on all that the configuration names; else the log says why. */
 bool listen_all(struct server *server);

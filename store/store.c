@@ -71,6 +71,8 @@ static rd_err index_file(rd_store *store, const atomic_bool *cancel, rd_fault *f
 {
     uint64_t bytes;
     rd_err err = file_size(&store->file, &bytes);
+    if (err == RD_OK && bytes > RD_OFFSET_MAX)
+        return refuse(fault, RD_E_NOT_STORE, "%s: larger than 256 TiB, which no store can be (F-10)", store->path);
     if (err == RD_OK)
         err = mapping_create(&store->file, bytes, &store->mapping);
     if (err == RD_OK)
