@@ -76,10 +76,15 @@ static rd_err prepare(rd_store *store, struct stage *stage, const struct commit 
     return err;
 }
 
-/* Take back what of a failed append reached the file, so that the next one goes where readers expect it. */
+/**
+ * Take back what of a failed append reached the file, so that the next one goes where readers expect it. The appender
+ * goes back first: what the group appended before is still to be published up to there, whether the cut succeeds or
+ * not.
+ */
 static void cut_back(rd_store *store, uint64_t tail_off)
 {
-    if (file_cut(&store->file, tail_off) != RD_OK || appender_begin(&store->appender, tail_off) != RD_OK)
+    RD_REQUIRE(appender_begin(&store->appender, tail_off) == RD_OK); /* it has its buffer */
+    if (file_cut(&store->file, tail_off) != RD_OK)
         store->write_ended = true;
 }
 
