@@ -360,9 +360,12 @@ static enum step admit(struct call *call)
 static void call_count(struct call *call)
 {
     struct server *server = call->queue->server;
-    if (call->method->watches)
-        return;
     call->counted = true;
+    if (call->method->watches) {
+        call->epoch = OPEN_WATCHES;
+        atomic_fetch_add(&server->open_calls[OPEN_WATCHES], 1);
+        return;
+    }
     do {
         call->epoch = atomic_load(&server->epoch);
         atomic_fetch_add(&server->open_calls[call->epoch], 1);

@@ -78,7 +78,7 @@ struct call {
     grpc_byte_buffer *request; /* NULL: half close without a message */
     struct call_op ops[OP_COUNT];
 
-    bool counted; /* among the server's open calls, in `epoch` */
+    bool counted; /* among the server's open_calls[epoch] */
     unsigned epoch;
     bool close_posted; /* OP_CLOSE, or within OP_FINISH */
     bool sent_initial;

@@ -125,9 +125,9 @@ static bool old_calls_ended(const struct server *server)
     return atomic_load(&server->open_calls[0]) == 0;
 }
 
-static bool all_calls_ended(const struct server *server)
+static bool all_ended(const struct server *server)
 {
-    return server_open_calls(server) == 0;
+    return server_open_calls(server) == 0 && atomic_load(&server->open_calls[OPEN_WATCHES]) == 0;
 }
 
 static bool never(const struct server *server)
@@ -160,10 +160,10 @@ static void drain(struct daemon *daemon, int signal)
     wait_until(daemon, old_calls_ended, now_ms() + (int64_t)config->drain_grace_s * 1000 - REFUSE_MS);
     /* 2: refuse new calls, so that those still being served are the last */
     server_refuse(server);
-    wait_until(daemon, all_calls_ended, now_ms() + REFUSE_MS / 2);
+    wait_until(daemon, all_ended, now_ms() + REFUSE_MS / 2);
     /* and what is still open then can't be waited for */
     server_drop(server);
-    wait_until(daemon, all_calls_ended, now_ms() + REFUSE_MS / 2);
+    wait_until(daemon, all_ended, now_ms() + REFUSE_MS / 2);
     LOG(LOG_INFO, "stopping", LOG_NUMBER("open_calls", server_open_calls(server)));
 }
 

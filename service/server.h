@@ -17,6 +17,9 @@ enum server_phase {
     SERVER_STOPPING, /* none are taken any more */
 };
 
+/* What is open is counted apart: calls by their epoch, and watches, which no drain's grace waits for. */
+enum { OPEN_WATCHES = 2, OPEN_KINDS };
+
 #define SERVER_END_MS 5000
 #define LISTENERS_MAX 64 /* an address may resolve to several */
 
@@ -61,10 +64,10 @@ struct server {
     _Atomic(rd_engine *) engine; /* NULL until the store is open */
     atomic_int phase;            /* enum server_phase */
     atomic_uint epoch;           /* calls that began before and after the drain's delay are counted apart: 0 or 1 */
-    atomic_size_t open_calls[2]; /* watches apart */
-    atomic_size_t calls;         /* all that may still post a tag: waiting, open and watching */
-    atomic_bool tell_ends;       /* write to wake_fd when a call ends */
-    int wake_fd;                 /* an eventfd: the daemon's main thread waits on it */
+    atomic_size_t open_calls[OPEN_KINDS];
+    atomic_size_t calls;   /* all that may still post a tag: waiting, open and watching */
+    atomic_bool tell_ends; /* write to wake_fd when a call ends */
+    int wake_fd;           /* an eventfd: the daemon's main thread waits on it */
     struct listen_lock locks[LISTEN_MAX];
     size_t lock_count;
     struct listener listeners[LISTENERS_MAX];
@@ -83,6 +86,7 @@ void server_set_engine(struct server *server, rd_engine *engine);
 /* Post a call for `method` on `queue`; does nothing once the server is stopping. */
 void server_post(struct queue *queue, const struct method *method);
 
+/* Watches apart. */
 size_t server_open_calls(const struct server *server);
 
 /* Wake whoever waits on wake_fd. Any thread. */
