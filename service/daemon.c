@@ -1,5 +1,6 @@
 #include "daemon.h"
 #include "memory.h"
+#include "reply.h"
 #include "server.h"
 #include <errno.h>
 #include <poll.h>
@@ -17,6 +18,7 @@
 #define DESCRIPTORS_MAX 1000000u
 #define OPEN_CANCEL_MS  500 /* after which an opening that doesn't heed its cancel flag is left behind */
 #define REFUSE_MS       1000
+#define CORE_END_MS     500
 #define FOREVER         INT64_MAX
 
 struct opener {
@@ -50,6 +52,17 @@ static int64_t now_ms(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+/* For pthread_timedjoin_np, which goes by the wall clock. */
+static struct timespec deadline_after(int64_t ms)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += ms * 1000000;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    return until;
+}
+
 /* ---- opening the store ---- */
 
 static void *open_store(void *argument)
@@ -81,12 +94,8 @@ static void *open_store(void *argument)
 static void abandon_opening(struct daemon *daemon)
 {
     struct opener *opener = &daemon->opener;
-    struct timespec until;
+    struct timespec until = deadline_after(OPEN_CANCEL_MS);
     atomic_store(&opener->cancel, true);
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_nsec += OPEN_CANCEL_MS * 1000000L;
-    until.tv_sec += until.tv_nsec / 1000000000L;
-    until.tv_nsec %= 1000000000L;
     if (pthread_timedjoin_np(opener->thread, NULL, &until) != 0) {
         LOG(LOG_WARN, "stopped while opening the store");
         listen_release(&daemon->server);
@@ -249,6 +258,25 @@ static int run(struct daemon *daemon, rd_engine *(*wrap)(rd_engine *))
     return status;
 }
 
+static void *core_shutdown(void *unused)
+{
+    grpc_shutdown_blocking();
+    return unused;
+}
+
+/**
+ * End the core. After a write that found its socket full it waits up to 10 s for a thread that polls, for nothing.
+ * Returns: whether it ended within CORE_END_MS.
+ */
+static bool shut_core_down(void)
+{
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, core_shutdown, NULL) != 0)
+        return false;
+    struct timespec until = deadline_after(CORE_END_MS);
+    return pthread_timedjoin_np(thread, NULL, &until) == 0;
+}
+
 int daemon_main(int argc, char **argv, rd_engine *(*wrap)(rd_engine *))
 {
     static struct daemon daemon; /* large, and one a process */
@@ -266,10 +294,13 @@ int daemon_main(int argc, char **argv, rd_engine *(*wrap)(rd_engine *))
     log_adopt_core();
     grpc_init();
     int status = run(&daemon, wrap);
-    grpc_shutdown_blocking();
-    rd_engine_destroy(daemon.opener.engine); /* only now does no slice point into the store any more */
+    bool core_ended = shut_core_down();
+    if (reply_references() == 0) /* no slice points into the store any more */
+        rd_engine_destroy(daemon.opener.engine);
     close(daemon.signal_fd);
     close(daemon.wake_fd);
     LOG(LOG_INFO, "stopped", LOG_NUMBER("status", status));
+    if (!core_ended)
+        _exit(status); /* its threads are still at work */
     return status;
 }

@@ -5,10 +5,12 @@
 #include <fcntl.h>
 #include <grpc/grpc_security.h>
 #include <limits.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -185,6 +187,25 @@ static int next_socket(DIR *descriptors, bool *out_listening)
     return -1;
 }
 
+/* Do `act` to each connection there is. Returns: how many there are, and in `*out_sum` the sum of what it returned. */
+static size_t each_connection(const struct server *server, int (*act)(int fd), uint64_t *out_sum)
+{
+    DIR *descriptors = opendir("/proc/self/fd");
+    size_t count = 0;
+    bool listening;
+    *out_sum = 0;
+    if (descriptors == NULL)
+        return 0;
+    for (int fd; (fd = next_socket(descriptors, &listening)) >= 0;) {
+        if (listening || !is_our_connection(server, fd))
+            continue;
+        *out_sum += (uint64_t)act(fd);
+        count++;
+    }
+    closedir(descriptors);
+    return count;
+}
+
 static void find_listeners(struct server *server)
 {
     DIR *descriptors = opendir("/proc/self/fd");
@@ -209,18 +230,28 @@ void listen_stop(const struct server *server)
     }
 }
 
-size_t listen_connections(const struct server *server)
+static int half_close(int fd)
 {
-    DIR *descriptors = opendir("/proc/self/fd");
-    size_t count = 0;
-    bool listening;
-    if (descriptors == NULL)
-        return 0;
-    for (int fd; (fd = next_socket(descriptors, &listening)) >= 0;)
-        if (!listening && is_our_connection(server, fd))
-            count++;
-    closedir(descriptors);
-    return count;
+    shutdown(fd, SHUT_WR);
+    return 0;
+}
+
+/* What the peer has not taken yet: acknowledged over TCP, read over a unix socket. */
+static int unsent_bytes(int fd)
+{
+    int bytes;
+    return ioctl(fd, SIOCOUTQ, &bytes) == 0 && bytes > 0 ? bytes : 0;
+}
+
+void listen_half_close(const struct server *server)
+{
+    uint64_t none;
+    each_connection(server, half_close, &none);
+}
+
+size_t listen_connections(const struct server *server, uint64_t *out_unsent)
+{
+    return each_connection(server, unsent_bytes, out_unsent);
 }
 
 bool listen_all(struct server *server)

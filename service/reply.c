@@ -80,12 +80,20 @@ struct reference {
     void *arg;
 };
 
+static atomic_size_t references;
+
+size_t reply_references(void)
+{
+    return atomic_load(&references);
+}
+
 static void reference_release(void *argument)
 {
     struct reference *reference = argument;
     void (*release)(void *) = atomic_load_explicit(&reference->release, memory_order_acquire);
     release(reference->arg);
     free(reference);
+    atomic_fetch_sub(&references, 1);
 }
 
 void reply_refer(struct reply *reply, rd_span bytes, rd_hold hold)
@@ -97,6 +105,7 @@ void reply_refer(struct reply *reply, rd_span bytes, rd_hold hold)
         reply->failed = true;
         return;
     }
+    atomic_fetch_add(&references, 1);
     reference->arg = hold.arg;
     atomic_store_explicit(&reference->release, hold.release, memory_order_release);
     grpc_slice slice =

@@ -31,6 +31,9 @@ void reply_put(struct reply *reply, const void *bytes, size_t len);
 /* Point at bytes that `hold` keeps valid; it is released when the core is done with them. */
 void reply_refer(struct reply *reply, rd_span bytes, rd_hold hold);
 
+/* References that the core still holds, over all replies. Any thread. */
+size_t reply_references(void);
+
 /* The message; the reply is empty again. NULL when out of memory. */
 grpc_byte_buffer *reply_take(struct reply *reply);
 

@@ -7,8 +7,10 @@
 #define POSTS_PER_METHOD 8 /* calls of a method that a queue takes before its thread has turned to one */
 #define KIB              1024
 #define HANDSHAKE_MS     10000
-#define QUEUE_TURN_MS    250 /* a queue\'s thread looks around at least this often */
-#define DISCONNECT_MS    250 /* for the core to drop its connections */
+#define QUEUE_TURN_MS    250  /* a queue\'s thread looks around at least this often */
+#define DISCONNECT_MS    250  /* for the core to drop its connections */
+#define LINGER_MS        1000 /* for peers to take what was sent to them */
+#define LINGER_IDLE_MS   200  /* for those who have it to notice the end; some look only at their next call */
 
 /* What the core is told, each with its reason; values that the configuration decides are filled in below. */
 enum { ARG_MAX_REQUEST, ARG_MAX_RESPONSE, ARG_AGE, ARG_PLAIN_COUNT };
@@ -212,17 +214,33 @@ static int64_t now_ms(void)
     return now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+/* Wait until no connection is left; `unsent_ms` at most while bytes are under way, else `idle_ms`. */
+static bool connections_ended(const struct server *server, int64_t idle_ms, int64_t unsent_ms)
+{
+    int64_t begun = now_ms();
+    uint64_t unsent;
+    while (listen_connections(server, &unsent) > 0) {
+        if (now_ms() - begun >= (unsent > 0 ? unsent_ms : idle_ms))
+            return false;
+        poll(NULL, 0, 1);
+    }
+    return true;
+}
+
 /**
- * Drop every connection while calls that still arrive on them are answered: once the core is shutting down it would end
- * them CANCELLED, which no client retries. The core drops a connection when the thread that works on it has a moment,
- * and doesn't say when; the kernel knows.
+ * End every connection while calls that still arrive on them are answered: once the core is shutting down it would end
+ * them CANCELLED, which no client retries. First as peers like it: they read all that was sent and then the end, and
+ * close; were the socket closed on them, their next write would fail and take what they had not read yet with it. Then
+ * the core drops what is left, when the thread that works on it has a moment; it doesn't say when, but the kernel
+ * knows.
  */
 static void disconnect(struct server *server)
 {
-    int64_t until = now_ms() + DISCONNECT_MS;
+    listen_half_close(server);
+    if (connections_ended(server, LINGER_IDLE_MS, LINGER_MS))
+        return;
     grpc_server_cancel_all_calls(server->core);
-    while (listen_connections(server) > 0 && now_ms() < until)
-        poll(NULL, 0, 1);
+    connections_ended(server, DISCONNECT_MS, DISCONNECT_MS);
 }
 
 /* Tags may still come until the last call is gone, and a batch on a queue that is shut down would abort. */

@@ -112,7 +112,10 @@ void listen_release(struct server *server);
 /* Let the kernel refuse new connections; those there are stay. */
 void listen_stop(const struct server *server);
 
-/* Connections there are now, by the kernel's account; those still in the core's handshake included. */
-size_t listen_connections(const struct server *server);
+/* Send each peer the end of the stream, behind all that was written. */
+void listen_half_close(const struct server *server);
+
+/* Connections there are now, by the kernel's account, and the bytes that their peers have not taken. */
+size_t listen_connections(const struct server *server, uint64_t *out_unsent);
 
 #endif
