@@ -1,0 +1,293 @@
+"""The service over an engine that answers late, early, wrongly, elsewhere or never: what must be true all the same."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import unittest
+
+import grpc
+import harness
+from harness import KEYS, ChaosTest, check_entry, support, values
+from storm import Storm
+from support import KIB, MIB, SLOWDOWN, Code, Health, health_pb2, reader_pb2, tell
+
+SEED = int(os.environ.get("CHAOS_SEED_BASE", "0"))  # another one, another run
+STORMS = {  # options of the daemon, configuration of the engine
+    "late and early": (
+        [], dict(seed=SEED + 1, delay_us_max=1000)),
+    "everything fails now and then": (
+        ["--verify", "always"], dict(seed=SEED + 2, delay_us_max=2000, fail_per_mille=30, damage_per_mille=20,
+                                     deny_per_mille=300, window_max=7, heed_per_mille=500)),
+    "one value a window, at once": (
+        [], dict(seed=SEED + 3, mode="inline", window_max=1, deny_per_mille=500, ranges=100)),
+    "always late, cancels heeded": (
+        ["--verify", "always"], dict(seed=SEED + 4, mode="late", delay_us_max=20000, heed_per_mille=1000,
+                                     fail_per_mille=5)),
+    "always late, cancels ignored": (
+        ["--threads", 1], dict(seed=SEED + 5, mode="late", delay_us_max=20000, heed_per_mille=0, threads=1)),
+}
+
+
+def setUpModule():
+    harness.setup()
+
+
+def tearDownModule():
+    harness.teardown()
+
+
+class StormTest(ChaosTest):
+    def end_well(self, daemon):
+        """Everything was given back: the engine aborts otherwise, and says so here."""
+        counts = daemon.end_counts()
+        self.assertEqual([counts[name] for name in ("live", "pending", "holds", "buffers")], [0, 0, 0, 0], counts)
+        self.assertEqual(counts["completions"], counts["submits"] + counts["nexts"])
+        return counts
+
+    def test_every_answer_is_true_and_every_failure_has_a_reason(self):
+        for name, (options, chaos) in STORMS.items():
+            with self.subTest(storm=name):
+                daemon = self.chaos(*options, chaos=chaos)
+                ended = Storm(daemon, chaos, seconds=1.5).join()
+                daemon.stop()
+                counts = self.end_well(daemon)
+                tell(f"{name}: {dict(ended)}; {counts['submits']} submits, {counts['nexts']} nexts, "
+                     f"{counts['elsewhere']} elsewhere, {counts['cancels']} cancels, {counts['cancelled']} heeded")
+                self.assertGreater(ended["OK"], 50)
+                self.assertGreater(counts["elsewhere"] if chaos.get("mode") != "inline" else 1, 0)
+
+    def test_sigterm_under_load_cancels_nobody(self):
+        for name in ("late and early", "always late, cancels ignored"):
+            with self.subTest(storm=name):
+                options, chaos = STORMS[name]
+                daemon = self.chaos("--drain-grace", 10 * SLOWDOWN, *options, chaos=chaos)
+                storm = Storm(daemon, chaos)
+                self.assertTrue(storm.enough.wait(support.DEADLINE_S))
+                storm.draining.set()
+                began = time.monotonic()
+                daemon.send(signal.SIGTERM)
+                self.assertEqual(daemon.wait(), 0, daemon.log())  # meanwhile they go on calling
+                self.assertLess(time.monotonic() - began, 5 * SLOWDOWN)  # no call is waited for that has ended
+                storm.stopping.set()
+                ended = storm.join()
+                tell(f"{name}, SIGTERM: {dict(ended)}")
+                self.end_well(daemon)
+
+
+class Withheld(ChaosTest):
+    """The engine withholds its answers until it is told to give them."""
+
+    UNARY, STREAMS = 40, 20
+
+    def withhold(self, daemon, stub, timeout=None):
+        """Calls that wait in the engine, all of them."""
+        before = daemon.control.counts()["held"]
+        calls = [stub.Read.future(reader_pb2.ReadRequest(key=KEYS[i]), timeout=timeout) for i in range(self.UNARY)]
+        calls += [stub.BatchReadStream(reader_pb2.BatchReadStreamRequest(keys=KEYS), timeout=timeout)
+                  for _ in range(self.STREAMS)]
+        if timeout is None:
+            daemon.control.wait("held", before + len(calls))
+        return calls
+
+    def expect_free(self, daemon):
+        for name in ("live", "pending", "holds", "buffers"):  # the core gives slices back when it comes to it
+            daemon.control.wait(name, 0)
+
+
+class GateTest(Withheld):
+    def test_withheld_calls_are_answered_when_the_engine_does(self):
+        daemon = self.chaos(chaos=dict(seed=6, hold=1))
+        calls = self.withhold(daemon, daemon.reader_stub())
+        daemon.control.tell("go")
+        for i, call in enumerate(calls[:self.UNARY]):
+            check_entry(KEYS[i], call.result().entry)
+        for call in calls[self.UNARY:]:
+            batch = harness.Batch(KEYS, False, False)
+            for message in call:
+                batch.take(message.items)
+            batch.end()
+        self.expect_free(daemon)
+
+    def rounds(self, daemon, end, count=5):
+        """Calls are withheld and then ended by `end`, again and again: nothing of them may be left."""
+        memory = []
+        for _ in range(count):
+            daemon.control.tell("hold")
+            end()
+            self.expect_free(daemon)
+            daemon.control.tell("go")
+            stub = daemon.reader_stub()
+            self.assertEqual(stub.GetStoreInfo(reader_pb2.GetStoreInfoRequest()).live_keys, len(values))
+            check_entry(KEYS[3], stub.Read(reader_pb2.ReadRequest(key=KEYS[3])).entry)
+            memory.append(daemon.memory())
+        tell(f"memory after each round: {[each // KIB for each in memory]} KiB")
+        self.assertLess(memory[-1] - memory[1], 2 * MIB * SLOWDOWN)
+
+    def test_cancelled_by_the_client_they_free_everything(self):
+        # as many calls as are withheld are allowed: one that stayed counted would get the next ones refused
+        daemon = self.chaos("--max-inflight", self.UNARY + self.STREAMS, chaos=dict(seed=7, heed_per_mille=1000))
+        stub = daemon.reader_stub()
+
+        def end():
+            calls = self.withhold(daemon, stub)
+            for call in calls:
+                call.cancel()
+            self.assertEqual({call.code() for call in calls}, {Code.CANCELLED})
+
+        self.rounds(daemon, end)
+
+    def test_out_of_time_they_free_everything(self):
+        daemon = self.chaos("--max-inflight", self.UNARY + self.STREAMS, chaos=dict(seed=8, heed_per_mille=1000))
+        stub = daemon.reader_stub()
+
+        def end():
+            calls = self.withhold(daemon, stub, timeout=0.2 * SLOWDOWN)
+            self.assertEqual({call.code() for call in calls}, {Code.DEADLINE_EXCEEDED})
+
+        self.rounds(daemon, end)
+
+    def test_with_the_connection_cut_they_free_everything(self):
+        daemon = self.chaos("--max-inflight", self.UNARY + self.STREAMS, chaos=dict(seed=9, heed_per_mille=1000))
+
+        def end():
+            child = subprocess.Popen([sys.executable, "-B", __file__, "hang", daemon.address(), str(self.UNARY)],
+                                     stdout=subprocess.DEVNULL)
+            daemon.control.wait("held", self.UNARY)
+            child.kill()
+            child.wait()
+
+        self.rounds(daemon, end, count=4)
+
+    def test_an_engine_deaf_to_cancel_keeps_them_until_it_answers_and_no_longer(self):
+        daemon = self.chaos(chaos=dict(seed=10, hold=1, heed_per_mille=0))
+        calls = self.withhold(daemon, daemon.reader_stub())
+        for call in calls:
+            call.cancel()
+        daemon.control.wait("cancels", len(calls))
+        self.assertEqual(daemon.control.counts()["live"], len(calls))
+        daemon.control.tell("go")
+        self.expect_free(daemon)
+        check_entry(KEYS[5], daemon.reader_stub().Read(reader_pb2.ReadRequest(key=KEYS[5])).entry)
+
+    def test_a_stream_cancelled_between_two_windows_frees_everything(self):
+        daemon = self.chaos(chaos=dict(seed=11, heed_per_mille=1000, window_max=1, delay_us_max=100))
+        stub = daemon.reader_stub()
+        for _ in range(5):
+            call = stub.BatchReadStream(reader_pb2.BatchReadStreamRequest(keys=KEYS * 10))
+            ended = threading.Event()
+
+            def read_all(stream=call, ended=ended):
+                try:
+                    for _ in stream:
+                        pass
+                except grpc.RpcError:
+                    pass
+                ended.set()
+
+            next(call)
+            threading.Thread(target=read_all).start()
+            daemon.control.tell("hold")
+            daemon.control.wait("held", 1)
+            call.cancel()
+            self.assertTrue(ended.wait(support.DEADLINE_S))
+            self.assertEqual(call.code(), Code.CANCELLED)
+            self.expect_free(daemon)
+            daemon.control.tell("go")
+
+
+class DrainTest(Withheld):
+    def drained(self, daemon, calls, at_most):
+        began = time.monotonic()
+        self.assertEqual(daemon.wait(), 0, daemon.log())
+        took = time.monotonic() - began
+        codes = {call.code().name for call in calls}
+        tell(f"ended after {took:.1f} s; the withheld calls: {codes}")
+        self.assertLess(took, at_most * SLOWDOWN)
+        return codes
+
+    def test_calls_that_the_engine_never_answers_end_unavailable_after_the_grace(self):
+        daemon = self.chaos("--drain-grace", 2, chaos=dict(seed=12, hold=1, heed_per_mille=1000))
+        calls = self.withhold(daemon, daemon.reader_stub())
+        daemon.send(signal.SIGTERM)
+        self.assertEqual(self.drained(daemon, calls, 6), {"UNAVAILABLE"})
+        self.assertEqual(daemon.end_counts()["live"], 0)
+
+    def test_calls_answered_within_the_grace_end_ok(self):
+        daemon = self.chaos("--drain-grace", 30, chaos=dict(seed=13, hold=1))
+        calls = self.withhold(daemon, daemon.reader_stub())
+        daemon.send(signal.SIGTERM)
+        self.assertEqual(daemon.event("draining")["open_calls"], str(len(calls)))
+        with self.assertRaises(subprocess.TimeoutExpired):  # it waits for them
+            daemon.process.wait(0.7)
+        daemon.control.tell("go")
+        for call in calls[self.UNARY:]:
+            for _ in call:
+                pass
+        self.assertEqual(self.drained(daemon, calls, 6), {"OK"})
+
+    def test_an_engine_that_neither_answers_nor_heeds_a_cancel_is_left_behind(self):
+        daemon = self.chaos("--drain-grace", 2, chaos=dict(seed=17, hold=1, heed_per_mille=0))
+        calls = self.withhold(daemon, daemon.reader_stub())
+        daemon.send(signal.SIGTERM)
+        self.assertEqual(self.drained(daemon, calls, 12), {"UNAVAILABLE"})
+        daemon.event("stopped without the engine's last answers")
+
+    def test_a_second_signal_does_not_wait_for_the_grace(self):
+        daemon = self.chaos("--drain-grace", 600, chaos=dict(seed=14, hold=1, heed_per_mille=1000))
+        calls = self.withhold(daemon, daemon.reader_stub())
+        daemon.send(signal.SIGTERM)
+        daemon.event("draining")
+        daemon.send(signal.SIGTERM)
+        self.assertEqual(self.drained(daemon, calls, 4), {"UNAVAILABLE"})
+
+
+class StartTest(ChaosTest):
+    """The store takes its time to be there."""
+
+    def test_before_the_store_is_there_calls_are_refused_and_health_says_so(self):
+        daemon = self.chaos(chaos=dict(seed=15, shut=1), ready=False)
+        daemon.event("listening")
+        daemon.control.wait("shut", 1)
+        stub, health = daemon.reader_stub(), daemon.health_stub()
+        watch = health.Watch(health_pb2.HealthCheckRequest(service="rdrive.v1.DataStoreReaderService"))
+        self.assertEqual(next(watch).status, Health.NOT_SERVING)
+        self.assertEqual(health.Check(health_pb2.HealthCheckRequest()).status, Health.NOT_SERVING)
+        requests = {stub.Read: reader_pb2.ReadRequest(key=KEYS[0]), stub.Len: reader_pb2.LenRequest(),
+                    stub.GetStoreInfo: reader_pb2.GetStoreInfoRequest(),
+                    stub.BatchReadStream: reader_pb2.BatchReadStreamRequest(keys=KEYS)}
+        for method, request in requests.items():
+            self.fails(Code.UNAVAILABLE, lambda: method(request), "still being opened", reason="NOT_READY")
+        daemon.control.tell("open")
+        self.assertEqual(next(watch).status, Health.SERVING)
+        watch.cancel()
+        check_entry(KEYS[0], stub.Read(reader_pb2.ReadRequest(key=KEYS[0])).entry)
+
+    def test_sigterm_while_the_store_is_opened_ends_at_once(self):
+        daemon = self.chaos(chaos=dict(seed=16, shut=1), ready=False)
+        daemon.event("listening")
+        daemon.control.wait("shut", 1)
+        watch = daemon.health_stub().Watch(health_pb2.HealthCheckRequest())
+        self.assertEqual(next(watch).status, Health.NOT_SERVING)
+        began = time.monotonic()
+        daemon.send(signal.SIGTERM)
+        self.assertEqual(daemon.wait(), 0, daemon.log())
+        self.assertLess(time.monotonic() - began, 1 * SLOWDOWN)
+
+
+def hang(address, count):
+    """A client to be killed: calls that it will never see the end of."""
+    channel = grpc.insecure_channel(address)
+    stub = support.reader_pb2_grpc.DataStoreReaderServiceStub(channel)
+    calls = [stub.Read.future(reader_pb2.ReadRequest(key=KEYS[i])) for i in range(int(count))]
+    for call in calls:
+        call.result()
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["hang"]:
+        hang(*sys.argv[2:])
+    else:
+        unittest.main()
