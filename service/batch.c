@@ -5,6 +5,7 @@
 #include "server.h"
 #include <stdlib.h>
 
+#define RESERVE_MAX   ((size_t)1 << 20)
 #define WINDOW_VALUES 128u /* results brought at a time */
 
 /* Field numbers of proto/rdrive/v1/reader.proto. */
@@ -138,8 +139,9 @@ static bool put_next(struct call *call)
 enum step batch_stream_resume(struct call *call)
 {
     struct batch_progress *batch = &call->u.batch;
-    if (call->op.more && call->reply.total == 0)
-        reply_reserve(&call->reply, call->queue->server->config->chunk_bytes); /* once, instead of growing to it */
+    size_t chunk = call->queue->server->config->chunk_bytes;
+    if (call->op.more && call->reply.total == 0) /* once, instead of growing to it */
+        reply_reserve(&call->reply, chunk < RESERVE_MAX ? chunk : RESERVE_MAX);
     while (batch->next < call->op.value_count)
         if (put_next(call))
             return STEP_SEND;

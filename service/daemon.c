@@ -268,7 +268,7 @@ static void *core_shutdown(void *unused)
  * End the core. After a write that found its socket full it waits up to 10 s for a thread that polls, for nothing.
  * Returns: whether it ended within CORE_END_MS.
  */
-static bool shut_core_down(void)
+static bool end_core(void)
 {
     pthread_t thread;
     if (pthread_create(&thread, NULL, core_shutdown, NULL) != 0)
@@ -294,7 +294,7 @@ int daemon_main(int argc, char **argv, rd_engine *(*wrap)(rd_engine *))
     log_adopt_core();
     grpc_init();
     int status = run(&daemon, wrap);
-    bool core_ended = shut_core_down();
+    bool core_ended = end_core();
     if (reply_references() == 0) /* no slice points into the store any more */
         rd_engine_destroy(daemon.opener.engine);
     close(daemon.signal_fd);

@@ -206,18 +206,34 @@ static size_t each_connection(const struct server *server, int (*act)(int fd), u
     return count;
 }
 
-static void find_listeners(struct server *server)
+/* Put the listening sockets there are into `out_fds`. Returns: how many. */
+static size_t listening_sockets(int out_fds[LISTENERS_MAX])
 {
     DIR *descriptors = opendir("/proc/self/fd");
+    size_t count = 0;
     bool listening;
     if (descriptors == NULL)
-        return;
-    for (int fd; (fd = next_socket(descriptors, &listening)) >= 0;) {
-        struct listener listener = {.fd = fd};
-        if (listening && server->listener_count < LISTENERS_MAX && place_of(fd, &listener.place))
+        return 0;
+    for (int fd; (fd = next_socket(descriptors, &listening)) >= 0;)
+        if (listening && count < LISTENERS_MAX)
+            out_fds[count++] = fd;
+    closedir(descriptors);
+    return count;
+}
+
+/* The core's are those that were not there before it listened. */
+static void find_listeners(struct server *server, const int *before, size_t before_count)
+{
+    int now[LISTENERS_MAX];
+    size_t now_count = listening_sockets(now);
+    for (size_t i = 0; i < now_count; i++) {
+        struct listener listener = {.fd = now[i]};
+        bool inherited = false;
+        for (size_t k = 0; k < before_count; k++)
+            inherited = inherited || before[k] == now[i];
+        if (!inherited && place_of(now[i], &listener.place))
             server->listeners[server->listener_count++] = listener;
     }
-    closedir(descriptors);
 }
 
 void listen_stop(const struct server *server)
@@ -256,12 +272,14 @@ size_t listen_connections(const struct server *server, uint64_t *out_unsent)
 
 bool listen_all(struct server *server)
 {
+    int before[LISTENERS_MAX];
+    size_t before_count = listening_sockets(before);
     for (size_t i = 0; i < server->config->listen_count; i++) {
         const char *address = server->config->listen[i];
         bool is_unix = strncmp(address, "unix:", 5) == 0;
         if (!(is_unix ? listen_unix : listen_tcp)(server, address))
             return false;
     }
-    find_listeners(server);
+    find_listeners(server, before, before_count);
     return true;
 }

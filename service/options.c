@@ -165,15 +165,31 @@ static bool refuse(const struct parser *parser, const struct option_row *row, co
     return false;
 }
 
+/* The core decodes %XX in paths, and would listen elsewhere than our lock and mode are. */
+static bool is_unix_path(const char *path)
+{
+    return *path != '\0' && strchr(path, '%') == NULL;
+}
+
+/* A name or an IPv4 address, or [an IPv6 address], and a port. Other schemes that the core knows are not offered. */
+static bool is_host_and_port(const char *value)
+{
+    static const char name[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._";
+    const char *colon = strrchr(value, ':');
+    uint64_t port;
+    if (colon == NULL || !parse_number(colon + 1, 10, false, &port) || port > 65535)
+        return false;
+    size_t len = (size_t)(colon - value);
+    bool bracketed = len > 2 && value[0] == '[' && colon[-1] == ']';
+    return bracketed ? strcspn(value, "%/]") == len - 1 : len > 0 && strspn(value, name) == len;
+}
+
 static bool add_listen(struct parser *parser, const struct option_row *row, const char *source, const char *value)
 {
     if (parser->config->listen_count == LISTEN_MAX)
         return refuse(parser, row, source, value);
-    const char *colon = strrchr(value, ':');
-    uint64_t port;
-    bool is_unix = strncmp(value, "unix:", 5) == 0 && value[5] != '\0';
-    bool is_tcp = colon != NULL && colon != value && parse_number(colon + 1, 10, false, &port) && port <= 65535;
-    if (!is_unix && (!is_tcp || strncmp(value, "unix:", 5) == 0))
+    bool is_unix = strncmp(value, "unix:", 5) == 0;
+    if (is_unix ? !is_unix_path(value + 5) : !is_host_and_port(value))
         return refuse(parser, row, source, value);
     parser->config->listen[parser->config->listen_count++] = value;
     return true;

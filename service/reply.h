@@ -21,7 +21,10 @@ struct reply {
 /* Zeroed storage is an empty reply. */
 void reply_fini(struct reply *reply);
 
-/* Room for `len` bytes in one piece, to be confirmed by reply_commit; NULL when out of memory (then `failed`). */
+/**
+ * Room for `len` bytes in one piece, to be confirmed by reply_commit; NULL once the reply has failed. The core's slices
+ * abort where memory is out, so ask for what is needed.
+ */
 uint8_t *reply_reserve(struct reply *reply, size_t len);
 void reply_commit(struct reply *reply, size_t len);
 

@@ -13,7 +13,7 @@
 #define LINGER_IDLE_MS   200  /* for those who have it to notice the end; some look only at their next call */
 
 /* What the core is told, each with its reason; values that the configuration decides are filled in below. */
-enum { ARG_MAX_REQUEST, ARG_MAX_RESPONSE, ARG_AGE, ARG_PLAIN_COUNT };
+enum { ARG_MAX_REQUEST, ARG_MAX_RESPONSE, ARG_AGE };
 static const struct {
     const char *name;
     int value;
@@ -264,6 +264,8 @@ static void shut_core_down(struct server *server)
 {
     grpc_completion_queue *ended = grpc_completion_queue_create_for_next(NULL);
     grpc_server_shutdown_and_notify(server->core, ended, NULL);
+    grpc_server_cancel_all_calls(
+        server->core); /* once more: a connection that came last would be waited for, for 20 s */
     grpc_completion_queue_next(ended, gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
     grpc_completion_queue_shutdown(ended);
     while (grpc_completion_queue_next(ended, gpr_inf_future(GPR_CLOCK_REALTIME), NULL).type != GRPC_QUEUE_SHUTDOWN)
@@ -289,15 +291,15 @@ static void end_queue(struct queue *queue)
 
 bool server_end(struct server *server)
 {
-    bool all_running = server->queue_count > 0 && server->queues[server->queue_count - 1].running;
+    bool running = server->queue_count > 0 && server->queues[0].running;
     listen_stop(server);
-    if (all_running)
+    if (running)
         disconnect(server);
     atomic_store(&server->phase, SERVER_STOPPING);
     atomic_store(&server->tell_ends, true);
     if (server->core != NULL)
         shut_core_down(server);
-    if (all_running && !wait_for_calls(server)) {
+    if (running && !wait_for_calls(server)) {
         listen_release(server);
         return false;
     }

@@ -9,6 +9,11 @@ uint32_t crc_of(const void *data, size_t len)
     return libdeflate_crc32(0, data, len);
 }
 
+uint32_t crc_extend(uint32_t crc, const void *data, size_t len)
+{
+    return libdeflate_crc32(crc, data, len);
+}
+
 rd_err crc_prefixes_init(const uint8_t *base, uint64_t len, struct crc_prefixes *out_prefixes)
 {
     size_t count = (size_t)(len / CRC_STEP) + 1;

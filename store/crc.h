@@ -8,6 +8,9 @@
 
 uint32_t crc_of(const void *data, size_t len);
 
+/* The CRC of what `crc` is of, followed by `data`. */
+uint32_t crc_extend(uint32_t crc, const void *data, size_t len);
+
 /* the CRCs of each prefix of a file, kept every CRC_STEP bytes: any range's CRC in at most 2 * CRC_STEP bytes. */
 #define CRC_STEP 4096u
 

@@ -18,6 +18,7 @@ struct __attribute__((may_alias)) local_op {
     rd_op *op;
     struct snapshot snapshot; /* READ, LAST: pinned from the first window to finish */
     size_t next_key;
+    uint64_t inline_work; /* in bytes checked, and keys as if they were */
     atomic_bool cancelled;
 };
 _Static_assert(sizeof(struct local_op) <= sizeof(((rd_op *)0)->priv), "an operation has room for it");
@@ -44,32 +45,34 @@ static bool is_cancelled(rd_op *op)
 }
 
 /**
- * Fill the next window. Without `patient`, stop before checking takes long.
+ * Fill the next window. Without `patient`, stop before what the caller's thread has done for this operation since a
+ * worker last had it gets long: windows asked for one after the other are one stretch of work.
  * Returns: whether there is something to complete with; else a worker has to go on.
  */
 static bool fill_window(rd_store *store, rd_op *op, bool patient)
 {
     struct local_op *local = local_of(op);
     size_t bytes = 0;
-    uint64_t checked = 0;
     op->first = local->next_key;
     op->value_count = 0;
-    while (local->next_key < op->key_count && op->value_count < op->value_max) {
+    while (local->next_key < op->key_count && op->value_count < op->value_max &&
+           (op->value_count == 0 || bytes < op->window_bytes_max)) {
         const rd_key *key = &op->keys[local->next_key];
-        if (!patient && !op->no_payload)
-            checked += store_check_len(store, &local->snapshot, key->cookie);
-        if (checked > INLINE_CHECK_MAX)
+        local->inline_work += INLINE_KEY_WORK;
+        if (!op->no_payload)
+            local->inline_work += store_check_len(store, &local->snapshot, key->cookie);
+        if (!patient && local->inline_work > INLINE_CHECK_MAX)
             break;
         rd_value *value = &op->values[op->value_count];
         *value = (rd_value){0};
-        value->err =
-            store_load(store, &local->snapshot, key->hash, key->cookie, op->no_payload, &value->payload, &value->meta);
+        value->err = store_load(store, &local->snapshot, key->hash, key->cookie, op->no_payload, &local->cancelled,
+                                &value->payload, &value->meta);
         op->value_count++;
         local->next_key++;
         bytes += value->payload.len;
-        if (bytes >= op->window_bytes_max)
-            break;
     }
+    if (patient)
+        local->inline_work = 0;
     op->more = local->next_key < op->key_count;
     return op->value_count > 0 || !op->more;
 }
@@ -83,7 +86,8 @@ static void load_last(rd_store *store, rd_op *op)
 {
     rd_value *value = &op->values[0];
     *value = (rd_value){0};
-    value->err = store_load_last(store, &local_of(op)->snapshot, &value->payload, &value->meta);
+    value->err =
+        store_load_last(store, &local_of(op)->snapshot, &local_of(op)->cancelled, &value->payload, &value->meta);
     op->first = 0;
     op->value_count = 1;
     op->more = false;
@@ -106,7 +110,7 @@ static void run_long(void *context, struct job *jobs)
             resolve(engine->store, op);
         fill_window(engine->store, op, true);
     }
-    op_complete(op, RD_OK);
+    op_complete(op, is_cancelled(op) ? RD_E_CANCELLED : RD_OK);
 }
 
 static void go_on(struct local_engine *engine, rd_op *op)
@@ -144,6 +148,7 @@ static void submit_info(struct local_engine *engine, rd_op *op)
                                     .entries = info.entries,
                                     .tail_off = info.tail_off,
                                     .file_size = info.file_size,
+                                    .damaged_entries = info.damaged_entries,
                                     .writable = info.writable,
                                     .atomic_batches = true,
                                     .engine = "embedded"};

@@ -17,18 +17,19 @@ static rd_err open_once(const char *path, const rd_open_options *options, struct
 {
     /* O_NONBLOCK: a FIFO must be refused, not waited for. */
     int access = options->writable ? O_RDWR : O_RDONLY;
+    struct stat named;
     int fd = open(path, access | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     bool created = false;
     if (fd < 0 && errno == ENOENT && options->writable && options->create) {
         fd = open(path, access | O_CREAT | O_EXCL | O_CLOEXEC | O_NONBLOCK, FILE_CREATE_MODE);
         created = fd >= 0;
-        *out_moved = fd < 0 && errno == EEXIST;
+        /* made by another meanwhile; but a link that leads nowhere exists too, and stays so */
+        *out_moved = fd < 0 && errno == EEXIST && stat(path, &named) == 0;
     }
     if (fd < 0)
         return errno == EISDIR || errno == ENXIO ? RD_E_NOT_FILE : RD_E_IO; /* ENXIO: a socket */
     struct file file = {.fd = fd, .created = created};
     struct stat opened;
-    struct stat named;
     rd_err err = RD_OK;
     if (fstat(fd, &opened) != 0)
         err = RD_E_IO;

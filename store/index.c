@@ -54,6 +54,11 @@ static size_t slots_allowed(size_t capacity)
     return capacity / LOAD_DENOMINATOR * LOAD_NUMERATOR;
 }
 
+bool index_has_room(const struct index *index, size_t more)
+{
+    return more <= slots_allowed(index->capacity) - index->used;
+}
+
 rd_err index_reserve(struct index *index, size_t more)
 {
     if (more > SIZE_MAX / 64 || index->used > SIZE_MAX / 64)
@@ -112,10 +117,10 @@ bool index_set_if_new(struct index *index, uint64_t hash, uint64_t word)
     return true;
 }
 
-void index_flag(const struct index *index, uint64_t hash, uint64_t word, uint64_t flag)
+bool index_flag(const struct index *index, uint64_t hash, uint64_t word, uint64_t flag)
 {
     struct slot *slot = slot_of(index, hash);
     uint64_t expected = word;
-    atomic_compare_exchange_strong_explicit(&slot->word, &expected, word | flag, memory_order_relaxed,
-                                            memory_order_relaxed);
+    return atomic_compare_exchange_strong_explicit(&slot->word, &expected, word | flag, memory_order_relaxed,
+                                                   memory_order_relaxed);
 }

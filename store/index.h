@@ -36,6 +36,8 @@ struct index {
 RD_MUST_CHECK rd_err index_init(struct index *index);
 void index_fini(struct index *index);
 
+bool index_has_room(const struct index *index, size_t more);
+
 /* Make room for `more` further hashes, so that as many index_set can't fail. Returns: RD_OK; RD_E_NOMEM, unchanged. */
 RD_MUST_CHECK rd_err index_reserve(struct index *index, size_t more);
 
@@ -51,7 +53,7 @@ uint64_t index_set(struct index *index, uint64_t hash, uint64_t word);
 /* Put it only where `hash` has none. Returns: whether it was put. */
 bool index_set_if_new(struct index *index, uint64_t hash, uint64_t word);
 
-/* Add `flag` to the very word that was looked at; a newer word is left alone. */
-void index_flag(const struct index *index, uint64_t hash, uint64_t word, uint64_t flag);
+/* Add `flag` to the very word that was looked at; any other is left alone. Returns: whether it was added. */
+bool index_flag(const struct index *index, uint64_t hash, uint64_t word, uint64_t flag);
 
 #endif

@@ -40,16 +40,8 @@ rd_err rd_iter_next(rd_iter *iter, rd_entry *out_entry)
         uint64_t word = entry.trailer_off | (entry.tombstone ? WORD_TOMBSTONE : 0);
         if (!index_set_if_new(&iter->seen, entry.key_hash, word) || entry.tombstone)
             continue;
-        /* The word as it was when opened or written carries the flags; a newer version has a word of its own, and then
-           this entry is checked as one never checked. */
-        rd_key key = {.hash = entry.key_hash};
-        struct snapshot now;
-        store_resolve(iter->store, &key, 1, &now);
-        snapshot_release(&now);
-        if (word_off(key.cookie) == entry.trailer_off)
-            word = key.cookie;
         *out_entry = (rd_entry){0};
-        return store_load(iter->store, &iter->snapshot, entry.key_hash, word, false, &out_entry->payload,
+        return store_load(iter->store, &iter->snapshot, entry.key_hash, word, false, NULL, &out_entry->payload,
                           &out_entry->meta);
     }
     return RD_ABSENT;

@@ -53,12 +53,57 @@ static rd_metadata metadata_of(const struct entry *entry)
                          .tombstone = entry->tombstone};
 }
 
-/* Note the outcome of a check in the index, for the very entry that was checked. */
-static void flag_word(rd_store *store, uint64_t hash, uint64_t word, uint64_t flag)
+/* The word with the flags it has got since it was resolved. */
+static uint64_t refresh_word(rd_store *store, uint64_t hash, uint64_t word)
 {
     pthread_rwlock_rdlock(&store->publish);
-    index_flag(&store->index, hash, word, flag);
+    uint64_t now = index_find(&store->index, hash);
     pthread_rwlock_unlock(&store->publish);
+    return word_off(now) == word_off(word) ? now : word;
+}
+
+/* Note the outcome of a check in the index, for the very entry that was checked. */
+static void flag_word(rd_store *store, const struct entry *entry, uint64_t word, bool holds)
+{
+    pthread_rwlock_rdlock(&store->publish);
+    if (index_flag(&store->index, entry->key_hash, word, holds ? WORD_VERIFIED : WORD_DAMAGED) && !holds) {
+        atomic_fetch_sub(&store->live_keys, 1);
+        atomic_fetch_sub(&store->live_bytes, entry_payload_len(entry));
+        atomic_fetch_add(&store->damaged_keys, 1);
+    }
+    pthread_rwlock_unlock(&store->publish);
+}
+
+/* F-06, in slices between which the caller may change its mind. Returns: RD_OK, RD_E_DAMAGED, RD_E_CANCELLED. */
+static rd_err check_payload(const uint8_t *base, const struct entry *entry, const atomic_bool *cancel)
+{
+    uint32_t crc = 0;
+    for (uint64_t at = entry->start_off; at < entry->trailer_off;) {
+        if (cancel != NULL && atomic_load_explicit(cancel, memory_order_relaxed))
+            return RD_E_CANCELLED;
+        uint64_t left = entry->trailer_off - at;
+        size_t slice = (size_t)(left < INLINE_CHECK_MAX ? left : INLINE_CHECK_MAX);
+        crc = crc_extend(crc, base + at, slice);
+        at += slice;
+    }
+    return crc == entry->crc ? RD_OK : RD_E_DAMAGED;
+}
+
+/* Check as the options say, unless that was done since the word was resolved. */
+static rd_err check_word(rd_store *store, const uint8_t *base, const struct entry *entry, uint64_t word,
+                         const atomic_bool *cancel)
+{
+    if (!must_check(store, word))
+        return RD_OK;
+    word = refresh_word(store, entry->key_hash, word);
+    if ((word & WORD_DAMAGED) != 0)
+        return RD_E_DAMAGED;
+    if (!must_check(store, word))
+        return RD_OK;
+    rd_err err = check_payload(base, entry, cancel);
+    if (err != RD_E_CANCELLED && (err != RD_OK || (word & WORD_VERIFIED) == 0))
+        flag_word(store, entry, word, err == RD_OK);
+    return err;
 }
 
 /* Nothing of no entry. */
@@ -70,7 +115,7 @@ static rd_span payload_of(const struct snapshot *snapshot, const struct entry *e
 }
 
 rd_err store_load(rd_store *store, const struct snapshot *snapshot, uint64_t hash, uint64_t word, bool no_payload,
-                  rd_span *out_payload, rd_metadata *out_meta)
+                  const atomic_bool *cancel, rd_span *out_payload, rd_metadata *out_meta)
 {
     if (word == WORD_NONE || (word & WORD_TOMBSTONE) != 0)
         return RD_ABSENT;
@@ -81,18 +126,14 @@ rd_err store_load(rd_store *store, const struct snapshot *snapshot, uint64_t has
     *out_meta = metadata_of(&entry);
     if ((word & WORD_DAMAGED) != 0)
         return RD_E_DAMAGED;
-    if (!no_payload && must_check(store, word)) {
-        bool holds = entry_crc_holds(snapshot->mapping->base, &entry);
-        if (!holds || (word & WORD_VERIFIED) == 0)
-            flag_word(store, hash, word, holds ? WORD_VERIFIED : WORD_DAMAGED);
-        if (!holds)
-            return RD_E_DAMAGED;
-    }
+    if (!no_payload)
+        RD_TRY(check_word(store, snapshot->mapping->base, &entry, word, cancel));
     *out_payload = payload_of(snapshot, no_payload ? NULL : &entry);
     return RD_OK;
 }
 
-rd_err store_load_last(rd_store *store, const struct snapshot *snapshot, rd_span *out_payload, rd_metadata *out_meta)
+rd_err store_load_last(rd_store *store, const struct snapshot *snapshot, const atomic_bool *cancel,
+                       rd_span *out_payload, rd_metadata *out_meta)
 {
     struct entry entry;
     if (snapshot->tail_off == 0)
@@ -102,8 +143,8 @@ rd_err store_load_last(rd_store *store, const struct snapshot *snapshot, rd_span
         return RD_E_DAMAGED;
     *out_meta = metadata_of(&entry);
     /* opening checked the newest entry whatever its size, and writing computed its checksum */
-    if (store->options.verify == RD_VERIFY_ALWAYS && !entry_crc_holds(snapshot->mapping->base, &entry))
-        return RD_E_DAMAGED;
+    if (store->options.verify == RD_VERIFY_ALWAYS)
+        RD_TRY(check_payload(snapshot->mapping->base, &entry, cancel));
     *out_payload = payload_of(snapshot, &entry);
     return RD_OK;
 }
@@ -134,7 +175,7 @@ rd_err rd_store_read_hash(rd_store *store, uint64_t key_hash, rd_entry *out_entr
     struct snapshot snapshot;
     rd_entry entry = {0};
     store_resolve(store, &key, 1, &snapshot);
-    rd_err err = store_load(store, &snapshot, key_hash, key.cookie, false, &entry.payload, &entry.meta);
+    rd_err err = store_load(store, &snapshot, key_hash, key.cookie, false, NULL, &entry.payload, &entry.meta);
     return entry_from(err, &snapshot, &entry, out_entry);
 }
 
@@ -148,7 +189,7 @@ rd_err rd_store_read_last(rd_store *store, rd_entry *out_entry)
     struct snapshot snapshot;
     rd_entry entry = {0};
     store_snapshot(store, &snapshot);
-    rd_err err = store_load_last(store, &snapshot, &entry.payload, &entry.meta);
+    rd_err err = store_load_last(store, &snapshot, NULL, &entry.payload, &entry.meta);
     return entry_from(err, &snapshot, &entry, out_entry);
 }
 
@@ -159,7 +200,7 @@ rd_err rd_store_metadata_hash(rd_store *store, uint64_t key_hash, rd_metadata *o
     rd_span payload;
     rd_metadata meta;
     store_resolve(store, &key, 1, &snapshot);
-    rd_err err = store_load(store, &snapshot, key_hash, key.cookie, true, &payload, &meta);
+    rd_err err = store_load(store, &snapshot, key_hash, key.cookie, true, NULL, &payload, &meta);
     snapshot_release(&snapshot);
     if (err == RD_OK)
         *out_meta = meta;
@@ -190,8 +231,8 @@ static void batch_read(rd_store *store, rd_key *keys, size_t count, rd_batch_ite
     size_t live = 0;
     for (size_t i = 0; i < count; i++) {
         rd_batch_item item = {0};
-        item.err =
-            store_load(store, &snapshot, keys[i].hash, keys[i].cookie, false, &item.entry.payload, &item.entry.meta);
+        item.err = store_load(store, &snapshot, keys[i].hash, keys[i].cookie, false, NULL, &item.entry.payload,
+                              &item.entry.meta);
         if (item.err == RD_OK) {
             item.entry.pin = snapshot.mapping;
             live++;

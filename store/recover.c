@@ -97,6 +97,15 @@ static bool candidate_holds(const struct recovery *recovery, uint64_t end_off, u
            crc_of_range(&recovery->prefixes, entry.start_off, entry.trailer_off) == entry.crc;
 }
 
+/* One such entry may stand in any payload; one that continues a chain of its kind, or begins the file, doesn't. */
+static bool is_old_chain(const struct recovery *recovery, uint64_t end_off, uint64_t alignment)
+{
+    struct entry entry;
+    return candidate_holds(recovery, end_off, alignment) && entry_before(recovery, end_off, alignment, &entry) &&
+           (entry.prev_off == 0 ||
+            (entry.prev_off >= RD_ENTRY_MIN && candidate_holds(recovery, entry.prev_off, alignment)));
+}
+
 /**
  * R-03: the greatest offset below `from_off` at which an entry holds, or 0.
  * Returns: RD_E_ALIGNMENT where one of an older layout is met first: the file is torn, but not one of ours (E-13).
@@ -112,7 +121,7 @@ static rd_err search_back(struct recovery *recovery, uint64_t from_off, uint64_t
             *out_end_off = end_off;
             return RD_OK;
         }
-        if (candidate_holds(recovery, end_off, 16) || candidate_holds(recovery, end_off, 1))
+        if (is_old_chain(recovery, end_off, 16) || is_old_chain(recovery, end_off, 1))
             return RD_E_ALIGNMENT;
     }
     *out_end_off = 0;

@@ -145,6 +145,7 @@ rd_err rd_store_info_get(rd_store *store, rd_store_info *out_info)
     info.entries = store->entries;
     info.tail_off = store->tail_off;
     info.live_bytes = store->live_bytes;
+    info.damaged_entries = store->damaged_keys;
     info.index_bytes = store->index.capacity * sizeof(struct slot);
     pthread_rwlock_unlock(&store->publish);
     *out_info = info;

@@ -13,6 +13,7 @@
 /* Checking more bytes than this at a time, or resolving more keys than that, is a worker thread's job. */
 #define INLINE_CHECK_MAX ((uint64_t)4 << 20)
 #define INLINE_KEYS_MAX  ((size_t)50000)
+#define INLINE_KEY_WORK  (INLINE_CHECK_MAX / INLINE_KEYS_MAX) /* what a key costs, in bytes checked */
 
 struct rd_store {
     char *path;
@@ -27,8 +28,10 @@ struct rd_store {
     struct mapping *mapping;
     uint64_t tail_off;
     uint64_t entries;
-    uint64_t live_keys;
-    uint64_t live_bytes;
+    /* atomic, since a reader that finds a damaged payload takes it off while others read */
+    _Atomic uint64_t live_keys;
+    _Atomic uint64_t live_bytes;
+    _Atomic uint64_t damaged_keys;
 
     pthread_mutex_t write; /* one commit at a time; taken before `publish`. Guards what follows. */
     struct appender appender;
@@ -61,13 +64,15 @@ uint64_t store_check_len(const rd_store *store, const struct snapshot *snapshot,
 
 /**
  * The value behind a resolved word, in the snapshot's mapping; the payload is checked as the store's options say.
- * `hash` is what the trailer must carry. Returns: RD_OK, RD_ABSENT, RD_E_DAMAGED (metadata is filled).
+ * `hash` is what the trailer must carry; `cancel`, where not NULL, ends a long check.
+ * Returns: RD_OK, RD_ABSENT, RD_E_DAMAGED (metadata is filled), RD_E_CANCELLED.
  */
 rd_err store_load(rd_store *store, const struct snapshot *snapshot, uint64_t hash, uint64_t word, bool no_payload,
-                  rd_span *out_payload, rd_metadata *out_meta);
+                  const atomic_bool *cancel, rd_span *out_payload, rd_metadata *out_meta);
 
 /* The newest entry in the snapshot. Returns: as store_load. */
-rd_err store_load_last(rd_store *store, const struct snapshot *snapshot, rd_span *out_payload, rd_metadata *out_meta);
+rd_err store_load_last(rd_store *store, const struct snapshot *snapshot, const atomic_bool *cancel,
+                       rd_span *out_payload, rd_metadata *out_meta);
 
 /* ---- write.c ---- */
 

@@ -13,6 +13,8 @@ struct stage {
     struct staged *entries;
     size_t count;
     size_t capacity;
+    struct index words; /* of the first `indexed` entries, for deletes; without slots until one needs it */
+    size_t indexed;
 };
 
 static rd_err stage_reserve(struct stage *stage, size_t more)
@@ -49,14 +51,45 @@ static rd_err append_writes(rd_store *store, struct stage *stage, struct commit 
     return RD_OK;
 }
 
-/* F-14: a tombstone for each key present before the call. Only this thread changes the index, so it reads unlocked. */
+/* Bring the stage's own index up to its entries. Returns: RD_OK, RD_E_NOMEM. */
+static rd_err stage_index(struct stage *stage)
+{
+    if (stage->count == 0)
+        return RD_OK;
+    if (stage->words.slots == NULL)
+        RD_TRY(index_init(&stage->words));
+    RD_TRY(index_reserve(&stage->words, stage->count - stage->indexed));
+    for (; stage->indexed < stage->count; stage->indexed++)
+        index_set(&stage->words, stage->entries[stage->indexed].hash, stage->entries[stage->indexed].word);
+    return RD_OK;
+}
+
+/* The stage's entries from `count` on never were. */
+static void stage_forget(struct stage *stage, size_t count)
+{
+    stage->count = count;
+    index_fini(&stage->words);
+    stage->indexed = 0;
+}
+
+/* The newest word of `hash`, as the group's earlier commits left it. Only this thread changes the index: no lock. */
+static uint64_t newest_word(const rd_store *store, const struct stage *stage, uint64_t hash)
+{
+    uint64_t word = stage->indexed > 0 ? index_find(&stage->words, hash) : WORD_NONE;
+    return word != WORD_NONE ? word : index_find(&store->index, hash);
+}
+
+/* F-14: a tombstone for each key present before the call. */
 static rd_err append_deletes(rd_store *store, struct stage *stage, struct commit *commit)
 {
+    RD_TRY(stage_index(stage)); /* once: a key named twice gets two */
     for (size_t i = 0; i < commit->count; i++) {
-        uint64_t word =
-            commit->keys[i].cookie == RD_KEY_SKIP ? WORD_NONE : index_find(&store->index, commit->keys[i].hash);
+        if (commit->keys[i].cookie == RD_KEY_SKIP)
+            continue;
+        uint64_t word = newest_word(store, stage, commit->keys[i].hash);
         if (word == WORD_NONE || (word & WORD_TOMBSTONE) != 0)
             continue;
+        RD_TRY(stage_reserve(stage, 1));
         RD_TRY(append_one(store, stage, commit->keys[i].hash, (rd_span){0}));
         commit->written.deleted_count++;
     }
@@ -69,7 +102,11 @@ static rd_err prepare(rd_store *store, struct stage *stage, const struct commit 
     for (size_t i = 0; commit->items != NULL && i < commit->count; i++)
         if (!payload_is_legal(commit->items[i].payload))
             return RD_E_PAYLOAD; /* F-13: one illegal payload and nothing is written */
+    if (commit->items == NULL)
+        return RD_OK; /* a delete touches only what the index has, and that is less than it names */
     RD_TRY(stage_reserve(stage, commit->count));
+    if (index_has_room(&store->index, stage->count + commit->count))
+        return RD_OK;
     pthread_rwlock_wrlock(&store->publish);
     rd_err err = index_reserve(&store->index, stage->count + commit->count);
     pthread_rwlock_unlock(&store->publish);
@@ -97,14 +134,12 @@ static rd_err append_commit(rd_store *store, struct stage *stage, struct commit 
         return RD_E_ENDED;
     RD_TRY(prepare(store, stage, commit));
     size_t count_before = stage->count;
-    /* what earlier commits of the group gathered must be in the file before this one can be cut off behind it */
-    RD_TRY(appender_flush(&store->appender, &store->file));
     uint64_t tail_before = appender_tail(&store->appender);
     rd_err err = commit->items != NULL ? append_writes(store, stage, commit) : append_deletes(store, stage, commit);
     if (err == RD_OK)
         err = appender_flush(&store->appender, &store->file);
     if (err != RD_OK) {
-        stage->count = count_before;
+        stage_forget(stage, count_before);
         commit->written.deleted_count = 0;
         cut_back(store, tail_before);
         return err;
@@ -123,7 +158,9 @@ static uint64_t live_len(const rd_store *store, uint64_t word)
 static void publish_one(rd_store *store, const struct staged *staged)
 {
     uint64_t before = index_set(&store->index, staged->hash, staged->word);
-    if (before != WORD_NONE && (before & WORD_TOMBSTONE) == 0) {
+    if ((before & WORD_DAMAGED) != 0) {
+        store->damaged_keys--; /* healed */
+    } else if (before != WORD_NONE && (before & WORD_TOMBSTONE) == 0) {
         store->live_keys--;
         store->live_bytes -= live_len(store, before);
     }
@@ -152,12 +189,11 @@ static rd_err publish(rd_store *store, struct stage *stage)
     store->tail_off = tail_off;
     pthread_rwlock_unlock(&store->publish);
     mapping_unpin(superseded, 1);
-    stage->count = 0;
     return RD_OK;
 }
 
-/* Sync and publish what the group has appended; `durable` goes to each commit in [first, last) that was appended. */
-static void complete(rd_store *store, struct stage *stage, struct commit **group, size_t first, size_t last)
+/* Sync and publish what the group has appended. */
+static void complete(rd_store *store, struct stage *stage, struct commit **group, size_t count)
 {
     bool durable = store->options.sync == RD_SYNC_ALWAYS;
     uint64_t published = store->tail_off;
@@ -171,8 +207,7 @@ static void complete(rd_store *store, struct stage *stage, struct commit **group
         store->write_ended = true; /* the kernel may have dropped the pages: whether they survive is unknown */
     else if (err != RD_OK)
         cut_back(store, published);
-    stage->count = 0;
-    for (size_t i = first; i < last; i++) {
+    for (size_t i = 0; i < count; i++) {
         if (group[i]->err != RD_OK)
             continue;
         group[i]->err = err;
@@ -185,18 +220,13 @@ void store_commit(rd_store *store, struct commit **group, size_t count)
     struct stage stage = {0};
     pthread_mutex_lock(&store->write);
     rd_err begun = appender_begin(&store->appender, store->tail_off);
-    size_t first = 0;
     for (size_t i = 0; i < count; i++) {
         group[i]->written = (rd_written){.tail_off = store->tail_off};
-        /* a delete must see what the group wrote before it (F-14), so that becomes visible first */
-        if (group[i]->items == NULL && stage.count > 0) {
-            complete(store, &stage, group, first, i);
-            first = i;
-        }
         group[i]->err = begun == RD_OK ? append_commit(store, &stage, group[i]) : begun;
     }
-    complete(store, &stage, group, first, count);
+    complete(store, &stage, group, count);
     pthread_mutex_unlock(&store->write);
+    index_fini(&stage.words);
     free(stage.entries);
 }
 

@@ -308,7 +308,8 @@ static void more_keys_than_fit_inline_are_all_answered(void **state)
         struct asyncop a;
         rd_key *keys = make_keys(KEYS);
         read_init(&a, keys, KEYS, maxima[m], SIZE_MAX);
-        assert_int_equal(read_windows(engine, &a, LIVE), KEYS / maxima[m]);
+        size_t fewest = KEYS / maxima[m];
+        assert_in_range(read_windows(engine, &a, LIVE), fewest, fewest + 2); /* one may be cut for a worker to go on */
         read_finish(engine, &a);
         free(keys);
     }

@@ -92,13 +92,14 @@ void rd_store_close(rd_store *store);
 
 /** Numbers about a store, all of one instant save `file_size`. */
 typedef struct rd_store_info {
-    uint64_t live_keys;    /* keys that have a value */
-    uint64_t entries;      /* entries in the file, superseded ones and tombstones included */
-    uint64_t tail_off;     /* where the last accepted entry ends: the next append goes here */
-    uint64_t file_size;    /* bytes, by fstat now */
-    uint64_t unread_bytes; /* bytes behind the tail when the store was opened: torn, or a writer at work */
-    uint64_t live_bytes;   /* payload bytes of live keys */
-    uint64_t index_bytes;  /* memory of the index */
+    uint64_t live_keys;       /* keys that have a value */
+    uint64_t entries;         /* entries in the file, superseded ones and tombstones included */
+    uint64_t tail_off;        /* where the last accepted entry ends: the next append goes here */
+    uint64_t file_size;       /* bytes, by fstat now */
+    uint64_t damaged_entries; /* newest entries of their keys that failed a check: not live, answered RD_E_DAMAGED */
+    uint64_t unread_bytes;    /* bytes behind the tail when the store was opened: torn, or a writer at work */
+    uint64_t live_bytes;      /* payload bytes of live keys */
+    uint64_t index_bytes;     /* memory of the index */
     bool writable;
 } rd_store_info;
 
