@@ -10,7 +10,7 @@ import unittest
 
 import grpc
 import harness
-from harness import KEYS, ChaosTest, check_entry, support, values
+from harness import KEYS, LARGE, ChaosTest, check_entry, eventually, support, values
 from storm import Storm
 from support import KIB, MIB, SLOWDOWN, Code, Health, health_pb2, reader_pb2, tell
 
@@ -77,6 +77,16 @@ class StormTest(ChaosTest):
                 self.end_well(daemon)
 
 
+def status_of(call, streams=True):
+    """That of a stream comes behind its messages."""
+    try:
+        for _ in call if streams else ():
+            pass
+    except grpc.RpcError:
+        pass
+    return call.code()
+
+
 class Withheld(ChaosTest):
     """The engine withholds its answers until it is told to give them."""
 
@@ -91,6 +101,18 @@ class Withheld(ChaosTest):
         if timeout is None:
             daemon.control.wait("held", before + len(calls))
         return calls
+
+    def stall(self, daemon, count=10):
+        """Streams that nobody reads: each waits with a message that the client has no room for."""
+        stub = daemon.reader_stub(daemon.channel(grpc__http2__bdp_probe=0))  # else a client may find room for it all
+        request = reader_pb2.BatchReadStreamRequest(keys=[LARGE] * 4)
+        calls = [stub.BatchReadStream(request) for _ in range(count)]
+        eventually(lambda: self.is_stalled(daemon, count), "all streams wait for their readers")
+        return calls
+
+    def is_stalled(self, daemon, count):
+        counts = daemon.control.counts()
+        return (counts["submits"], counts["nexts"], counts["pending"]) == (count, 0, 0) and counts["holds"] >= count
 
     def expect_free(self, daemon):
         for name in ("live", "pending", "holds", "buffers"):  # the core gives slices back when it comes to it
@@ -197,13 +219,20 @@ class GateTest(Withheld):
             self.expect_free(daemon)
             daemon.control.tell("go")
 
+    def test_streams_that_nobody_reads_hold_their_payloads_until_they_are_cancelled(self):
+        daemon = self.chaos(chaos=dict(seed=18, delay_us_max=100, window_max=1))
+        for call in self.stall(daemon):
+            call.cancel()
+        self.expect_free(daemon)
+
 
 class DrainTest(Withheld):
-    def drained(self, daemon, calls, at_most):
+    def drained(self, daemon, calls, at_most, unary=Withheld.UNARY):
+        """Wait for its end; returns what became of `calls`, the first of them `unary`."""
         began = time.monotonic()
         self.assertEqual(daemon.wait(), 0, daemon.log())
         took = time.monotonic() - began
-        codes = {call.code().name for call in calls}
+        codes = {status_of(call, streams=i >= unary).name for i, call in enumerate(calls)}
         tell(f"ended after {took:.1f} s; the withheld calls: {codes}")
         self.assertLess(took, at_most * SLOWDOWN)
         return codes
@@ -224,9 +253,15 @@ class DrainTest(Withheld):
             daemon.process.wait(0.7)
         daemon.control.tell("go")
         for call in calls[self.UNARY:]:
-            for _ in call:
-                pass
+            status_of(call)
         self.assertEqual(self.drained(daemon, calls, 6), {"OK"})
+
+    def test_streams_that_nobody_reads_end_unavailable_after_the_grace(self):
+        daemon = self.chaos("--drain-grace", 2, chaos=dict(seed=19, delay_us_max=100, window_max=1))
+        calls = self.stall(daemon)
+        daemon.send(signal.SIGTERM)
+        self.assertEqual(self.drained(daemon, calls, 6, unary=0), {"UNAVAILABLE"})
+        self.assertEqual(daemon.end_counts()["holds"], 0)
 
     def test_an_engine_that_neither_answers_nor_heeds_a_cancel_is_left_behind(self):
         daemon = self.chaos("--drain-grace", 2, chaos=dict(seed=17, hold=1, heed_per_mille=0))
