@@ -71,6 +71,13 @@ static inline uint64_t entry_pad(uint64_t prev_off)
     return (0 - prev_off) & (RD_ALIGNMENT - 1);
 }
 
+/* What an entry takes in a compacted file, the pad behind it included: the next payload's start is a multiple of 64. */
+static inline uint64_t entry_stored_len(const struct entry *entry)
+{
+    uint64_t len = entry_payload_len(entry) + RD_TRAILER_SIZE;
+    return len + entry_pad(len);
+}
+
 /**
  * Where the payload of an entry with this link and trailer starts (F-02, F-05); `alignment` is a power of two.
  * Returns: false where it would not lie before the trailer.

@@ -5,7 +5,8 @@
 
 #define RESERVE_MIN (UINT64_C(64) << 30)
 
-rd_err mapping_create(const struct file *file, uint64_t bytes, struct mapping **out_mapping)
+rd_err mapping_create(const struct file *file, uint64_t bytes, uint64_t generation, struct layout *layout,
+                      struct mapping **out_mapping)
 {
     struct mapping *mapping = malloc(sizeof(*mapping));
     if (mapping == NULL)
@@ -24,6 +25,8 @@ rd_err mapping_create(const struct file *file, uint64_t bytes, struct mapping **
     }
     mapping->base = base;
     mapping->reserved = reserve;
+    mapping->generation = generation;
+    mapping->layout = layout_ref(layout);
     atomic_init(&mapping->pins, 1);
     *out_mapping = mapping;
     return RD_OK;
@@ -38,5 +41,6 @@ void mapping_unpin(struct mapping *mapping, size_t count)
     /* a load, not a fence: the thread sanitizer understands it */
     (void)atomic_load_explicit(&mapping->pins, memory_order_acquire);
     munmap((void *)(uintptr_t)mapping->base, mapping->reserved);
+    layout_unref(mapping->layout);
     free(mapping);
 }

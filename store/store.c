@@ -74,7 +74,7 @@ static rd_err index_file(rd_store *store, const atomic_bool *cancel, rd_fault *f
     if (err == RD_OK && bytes > RD_OFFSET_MAX)
         return refuse(fault, RD_E_NOT_STORE, "%s: larger than 256 TiB, which no store can be (F-10)", store->path);
     if (err == RD_OK)
-        err = mapping_create(&store->file, bytes, &store->mapping);
+        err = mapping_create(&store->file, bytes, 1, NULL, &store->mapping);
     if (err == RD_OK)
         err = index_init(&store->index);
     if (err != RD_OK) {

@@ -7,6 +7,7 @@
 #include "format.h"
 #include "index.h"
 #include "mapping.h"
+#include "recover.h"
 #include <pthread.h>
 #include <rdrive/engine.h>
 
@@ -22,20 +23,29 @@ struct rd_store {
     uint64_t unread_bytes; /* behind the tail when opened */
 
     /* Readers share it while they resolve keys and take their pin, never while they touch a payload or travel. The
-       writer takes it whole to publish a commit, so a reader sees each batch whole or not at all (F-13). */
+       writer takes it whole to publish a commit, so a reader sees each batch whole or not at all (F-13); a compaction
+       and a late recovery take it whole to swap file, mapping and index as one generation. */
     pthread_rwlock_t publish;
     struct index index;
-    struct mapping *mapping;
+    struct mapping *mapping; /* and with it the layout and the generation */
     uint64_t tail_off;
     uint64_t entries;
     /* atomic, since a reader that finds a damaged payload takes it off while others read */
     _Atomic uint64_t live_keys;
     _Atomic uint64_t live_bytes;
+    _Atomic uint64_t live_stored; /* entry_stored_len of live entries */
     _Atomic uint64_t damaged_keys;
+    _Atomic int file_state; /* rd_file_state */
 
     pthread_mutex_t write; /* one commit at a time; taken before `publish`. Guards what follows. */
     struct appender appender;
-    bool write_ended; /* after a failed sync, or a failed cut */
+    bool write_ended;         /* after a failed sync, a failed cut, or a file that changed behind our back */
+    bool unsynced;            /* something was appended since the last sync */
+    struct writer_line *line; /* STORE.writer; NULL where the store is read-only */
+
+    struct commit_queue *queue; /* callers that wait for a commit; write.c */
+    struct upkeep *upkeep;      /* the background thread and what it is asked; upkeep.c */
+    atomic_bool compacting;     /* one compaction at a time; a late recovery waits for none */
 };
 
 /* ---- read.c ---- */
@@ -45,6 +55,25 @@ struct snapshot {
     struct mapping *mapping;
     uint64_t tail_off;
 };
+
+/**
+ * The entry whose trailer lies at `trailer_off`, by the file's layout where that knows better than its own link.
+ * Returns: RD_OK; RD_E_DAMAGED no entry can lie there, or what lies there is damaged; RD_E_TRUNCATED.
+ */
+RD_MUST_CHECK rd_err snapshot_entry(const struct snapshot *snapshot, uint64_t trailer_off, struct entry *out_entry);
+
+/**
+ * Walk the accepted entries from `*end_off` down, damage stepped over. Returns: RD_OK `*out_entry` is one and
+ * `*out_damage` NULL, or `*out_damage` is a damaged range to be reported (no entry; RD_DAMAGE_LINK comes as an entry);
+ * `*end_off` is where to go on; RD_ABSENT at 0; RD_E_DAMAGED the chain broke under us; RD_E_TRUNCATED.
+ */
+RD_MUST_CHECK rd_err snapshot_walk(const struct snapshot *snapshot, uint64_t *end_off, struct entry *out_entry,
+                                   const struct damage **out_damage);
+
+/* Check an entry's payload (F-06) in slices between which the caller may change its mind.
+   Returns: RD_OK, RD_E_DAMAGED, RD_E_TRUNCATED, RD_E_CANCELLED. */
+RD_MUST_CHECK rd_err snapshot_check(const struct snapshot *snapshot, const struct entry *entry,
+                                    const atomic_bool *cancel);
 
 /* Resolve keys at one instant: each cookie becomes the key's word, WORD_NONE where absent or to be skipped. Pins once.
  */
@@ -65,7 +94,7 @@ uint64_t store_check_len(const rd_store *store, const struct snapshot *snapshot,
 /**
  * The value behind a resolved word, in the snapshot's mapping; the payload is checked as the store's options say.
  * `hash` is what the trailer must carry; `cancel`, where not NULL, ends a long check.
- * Returns: RD_OK, RD_ABSENT, RD_E_DAMAGED (metadata is filled), RD_E_CANCELLED.
+ * Returns: RD_OK, RD_ABSENT, RD_E_DAMAGED, RD_E_TRUNCATED, RD_E_CANCELLED.
  */
 rd_err store_load(rd_store *store, const struct snapshot *snapshot, uint64_t hash, uint64_t word, bool no_payload,
                   const atomic_bool *cancel, rd_span *out_payload, rd_metadata *out_meta);
@@ -74,13 +103,21 @@ rd_err store_load(rd_store *store, const struct snapshot *snapshot, uint64_t has
 rd_err store_load_last(rd_store *store, const struct snapshot *snapshot, const atomic_bool *cancel,
                        rd_span *out_payload, rd_metadata *out_meta);
 
+/* ---- store.c ---- */
+
+/* Put what recovery found in place of what the store has, as a new generation of the same file; entries appended since
+   the recovery began are kept. Requires: `write` is held. Returns: RD_OK, RD_E_NOMEM: nothing changed. */
+struct recovered;
+RD_MUST_CHECK rd_err store_adopt(rd_store *store, struct recovered *recovered, uint64_t recovered_len);
+
 /* ---- write.c ---- */
 
-/* One caller's writes or deletes: appended contiguously, visible at one instant. */
+/* One caller's writes, deletes or rename: appended contiguously, visible at one instant. */
 struct commit {
     const rd_write_item *items; /* or, where NULL, deletes of `keys` */
     const rd_key *keys;
     size_t count;
+    bool rename; /* keys[0] becomes keys[1] */
     rd_err err;
     rd_written written;
 };
@@ -88,5 +125,62 @@ struct commit {
 /* Carry out a group of commits in order, made durable by one sync. Each gets its own result. Threads: any; they queue.
  */
 void store_commit(rd_store *store, struct commit **group, size_t count);
+
+/* Sync as rd_store_sync does, where anything is unsynced. */
+RD_MUST_CHECK rd_err store_sync(rd_store *store);
+
+RD_MUST_CHECK rd_err commit_queue_create(struct commit_queue **out_queue);
+void commit_queue_destroy(struct commit_queue *queue);
+
+/* ---- writer_line.c: STORE.writer ---- */
+
+/* What STORE.writer says. */
+struct writer_said {
+    uint64_t pid, inode, synced_off, start; /* start: seconds since 1970 */
+    char host[65];
+};
+
+/* Read it. Returns: false where there is none, or its checksum fails. */
+bool writer_line_read(const char *store_path, struct writer_said *out_said);
+
+/* For a store open for writing as `file`. Nothing is written yet. Returns: RD_OK, RD_E_NOMEM. */
+RD_MUST_CHECK rd_err writer_line_create(const char *store_path, struct writer_line **out_line);
+
+/* Before an append: write it with its directory, synced, unless that was done for this file. `synced_off` is what is
+   known to be durable. Returns: RD_OK; RD_E_NO_SPACE, RD_E_IO, RD_E_SYNC: don't append. */
+RD_MUST_CHECK rd_err writer_line_begin(struct writer_line *line, const struct file *file, uint64_t synced_off);
+
+/* After a sync: rewrite it in place, unsynced, at most once a second; always with `closing`. Failure is harmless. */
+void writer_line_synced(struct writer_line *line, uint64_t synced_off, bool closing);
+
+/* For another file that is about to take the store's place: write and sync it anew. Returns: as writer_line_begin. */
+RD_MUST_CHECK rd_err writer_line_move(struct writer_line *line, const struct file *file, uint64_t synced_off);
+
+void writer_line_destroy(struct writer_line *line);
+
+/* ---- torn.c: opening a store for writing after a crash ---- */
+
+/* Copy [tail, file size) to STORE.torn-<tail>, synced, and cut it. Returns: RD_OK; else nothing was cut, and `fault`
+   has the text. */
+RD_MUST_CHECK rd_err torn_save_and_cut(rd_store *store, rd_fault *fault);
+
+/* Append for each key of a range that a crash tore (DAMAGE_TORN) what the key has without it: its older value, or a
+   tombstone, so that the range is never taken for damage once more is synced behind it. Returns: as a commit. */
+RD_MUST_CHECK rd_err torn_supersede(rd_store *store);
+
+/* ---- upkeep.c: the background thread ---- */
+
+RD_MUST_CHECK rd_err upkeep_create(rd_store *store, struct upkeep **out_upkeep);
+/* Ends the thread; before anything else of the store is given back. */
+void upkeep_destroy(struct upkeep *upkeep);
+
+/* A payload that opening had not checked has failed: recover around it, soon, in the background. */
+void upkeep_recover(struct upkeep *upkeep);
+
+/* The same now, in this thread. Returns: RD_OK, RD_E_NOMEM, RD_E_CANCELLED, RD_E_TRUNCATED. */
+RD_MUST_CHECK rd_err store_recover_again(rd_store *store, const atomic_bool *cancel);
+
+/* Compare the path's file with the one that is open; drops "verified" flags where it was cut. Returns: the state. */
+rd_file_state store_look(rd_store *store);
 
 #endif

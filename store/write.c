@@ -177,7 +177,7 @@ static rd_err publish(rd_store *store, struct stage *stage)
     uint64_t tail_off = appender_tail(&store->appender);
     struct mapping *grown = NULL;
     if (tail_off > store->mapping->reserved)
-        RD_TRY(mapping_create(&store->file, tail_off, &grown));
+        RD_TRY(mapping_create(&store->file, tail_off, store->mapping->generation, store->mapping->layout, &grown));
     pthread_rwlock_wrlock(&store->publish);
     struct mapping *superseded = NULL;
     if (grown != NULL) {

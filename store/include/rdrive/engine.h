@@ -52,14 +52,9 @@ typedef struct rd_hold {
     void *arg;
 } rd_hold;
 
-typedef struct rd_range {
-    uint64_t offset;
-    uint64_t size;
-    const char *what;
-} rd_range;
-
 typedef struct rd_engine_info {
-    uint64_t live_keys, entries, tail_off, file_size, generation, damaged_entries;
+    uint64_t live_keys, entries, tail_off, file_size, generation, damaged_entries, unidentified_ranges, unread_bytes;
+    rd_file_state file_state;
     const rd_range *damaged_ranges; /* valid until rd_engine_finish */
     size_t damaged_range_count;
     bool writable;

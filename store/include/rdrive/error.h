@@ -16,10 +16,12 @@ extern "C" {
     X(RD_E_CANCELLED, 1, "CANCELLED", "cancelled by the caller")                                                       \
     X(RD_E_INVALID, 3, "MALFORMED", "an argument is not allowed")                                                      \
     X(RD_E_PAYLOAD, 3, "PAYLOAD_REFUSED", "a payload is empty or the single byte 0x00, which the format can't hold")   \
+    X(RD_E_TOO_LARGE, 3, "PAYLOAD_REFUSED", "a payload is larger than the largest value this store may take")          \
     X(RD_E_TOO_FAR, 8, "NO_SPACE", "the file would grow beyond 256 TiB, the largest offset the format can name")       \
     X(RD_E_NO_SPACE, 8, "NO_SPACE", "no room to write: disk full, quota or file-size limit")                           \
     X(RD_E_READ_ONLY, 9, "READ_ONLY", "the store is open for reading only")                                            \
     X(RD_E_ENDED, 9, "READ_ONLY", "writing ended after a failed sync or a failed cut; reopen the store")               \
+    X(RD_E_BUSY, 9, "BUSY", "a compaction already runs")                                                               \
     X(RD_E_LOCKED, 9, "BUSY", "another writer has the store open")                                                     \
     X(RD_E_NOT_FILE, 9, "NOT_A_STORE", "not a regular file")                                                           \
     X(RD_E_NOT_STORE, 9, "NOT_A_STORE", "not a simd-r-drive store: no entry holds anywhere in it")                     \
@@ -29,6 +31,7 @@ extern "C" {
     X(RD_E_SYNC, 13, "IO", "the sync failed: whether the write survives is unknown until the store is reopened")       \
     X(RD_E_NOMEM, 14, "OVERLOADED", "out of memory")                                                                   \
     X(RD_E_UNAVAILABLE, 14, "NOT_READY", "the engine can't answer now; try again")                                     \
+    X(RD_E_TRUNCATED, 15, "TRUNCATED", "the file was cut while it was open: these bytes are gone")                     \
     X(RD_E_DAMAGED, 15, "DAMAGED", "damaged: the stored bytes do not match their checksum")
 
 #define RD_ERROR_ENUM(name, status, reason, text) name,

@@ -4,7 +4,8 @@
  * Caveats first:
  * - Keys are not stored, only their XXH3-64 hashes. Two keys with the same 64-bit hash are one key to the format
  * (E-12).
- * - A file that something else truncates while it is mapped raises SIGBUS at the next touch of the lost pages.
+ * - A file that something else truncates while it is mapped raises SIGBUS at the next touch of the lost pages. With
+ *   rd_sigbus_install the engine's own touches answer RD_E_TRUNCATED instead; copy payloads out with rd_copy.
  * - A batch is one unit to readers of this process only: the format has no commit mark (E-14), so after a crash, and to
  *   other processes, an unacknowledged batch may show some of its entries, each whole.
  * - The engine returns errors and never prints.
@@ -38,8 +39,9 @@ uint64_t rd_hash(rd_span key);
 void rd_namespace_key(rd_span name, rd_span key, uint8_t out_key[16]);
 
 typedef enum rd_sync {
-    RD_SYNC_ALWAYS, /* a write is visible, and returns, once it is durable */
-    RD_SYNC_NONE,   /* a write is visible once the kernel has it; rd_store_sync makes it durable */
+    RD_SYNC_ALWAYS,   /* a write is visible, and returns, once it is durable */
+    RD_SYNC_INTERVAL, /* a write is visible once the kernel has it; a sync follows within `sync_interval_ms` */
+    RD_SYNC_NONE,     /* a write is visible once the kernel has it; rd_store_sync makes it durable */
 } rd_sync;
 
 typedef enum rd_verify {
@@ -52,7 +54,11 @@ typedef struct rd_open_options {
     bool writable; /* take the writer's lock; without it the file is never locked, written or created */
     bool create;   /* with `writable`: make an empty store where there is none */
     rd_sync sync;
+    uint32_t sync_interval_ms; /* RD_SYNC_INTERVAL; 0: 1000 */
     rd_verify verify;
+    uint64_t max_value_bytes;  /* of a stream; 0: 1 GiB */
+    uint64_t scrub_rate;       /* bytes a second at which large payloads are checked in the background; 0: never */
+    bool watch;                /* once a second, compare the path's file with the one that is open (`file_state`) */
     const atomic_bool *cancel; /* NULL, or set by another thread to make opening give up with RD_E_CANCELLED */
 } rd_open_options;
 
@@ -66,18 +72,19 @@ typedef struct rd_fault {
 typedef struct rd_store rd_store;
 
 /**
- * Open the store at `path`: check links and checksums from the end of the file back to its start, and index what holds.
- * Bytes behind the last whole entry are a torn or unfinished tail: a read-only open leaves and counts them
- * (`rd_store_info.unread_bytes`), an open for writing refuses the file. Any other damage refuses the file, untouched.
+ * Open the store at `path`: check links and checksums from the end of the file back to its start, recover what damage
+ * lets stand (store/RECOVERY.md), and index it. Payloads above 64 KiB are checked later: at their first read, or by
+ * the scrub; if one fails then, what its link hid appears shortly after.
+ * Read-only, nothing is ever changed, and bytes behind the last entry are counted as unread. For writing, the lock is
+ * taken, a torn tail is copied to `path`.torn-<offset> and cut, and damage in the middle stays.
  * Returns:  RD_OK           `*out_store` is the caller's, to be closed.
  *           RD_E_IO         no such file, no permission, read error (`os_error` says).
  *           RD_E_NOT_FILE   a directory, FIFO, device or socket.
  *           RD_E_NOT_STORE  not empty, and no entry holds anywhere (R-05).
  *           RD_E_ALIGNMENT  a file of simd-r-drive 0.14 or older (E-13).
- *           RD_E_DAMAGED    something between the entries does not hold (`offset` says where), or, opening for
- *                           writing, the tail is torn.
- *           RD_E_LOCKED     another process writes to it.
- *           RD_E_NOMEM, RD_E_CANCELLED.
+ *           RD_E_LOCKED     another process writes to it; the text quotes what it wrote of itself.
+ *           RD_E_NO_SPACE   no room to save the torn tail; nothing was cut.
+ *           RD_E_SYNC, RD_E_TRUNCATED, RD_E_NOMEM, RD_E_CANCELLED.
  *           `out_fault`, where not NULL, is written on every error.
  */
 RD_MUST_CHECK rd_err rd_store_open(const char *path, const rd_open_options *options, rd_fault *out_fault,
@@ -90,16 +97,29 @@ RD_MUST_CHECK rd_err rd_store_open(const char *path, const rd_open_options *opti
  */
 void rd_store_close(rd_store *store);
 
+/** What the path names now, compared with the file that is open. Worse states come later in the list. */
+typedef enum rd_file_state {
+    RD_FILE_SAME,
+    RD_FILE_GREW,     /* somebody else appended: what came is not served */
+    RD_FILE_REPLACED, /* the path names another file: this one is served on */
+    RD_FILE_SHRUNK,   /* cut below the tail: what was cut off answers RD_E_TRUNCATED */
+} rd_file_state;
+
 /** Numbers about a store, all of one instant save `file_size`. */
 typedef struct rd_store_info {
-    uint64_t live_keys;       /* keys that have a value */
-    uint64_t entries;         /* entries in the file, superseded ones and tombstones included */
-    uint64_t tail_off;        /* where the last accepted entry ends: the next append goes here */
-    uint64_t file_size;       /* bytes, by fstat now */
-    uint64_t damaged_entries; /* newest entries of their keys that failed a check: not live, answered RD_E_DAMAGED */
-    uint64_t unread_bytes;    /* bytes behind the tail when the store was opened: torn, or a writer at work */
-    uint64_t live_bytes;      /* payload bytes of live keys */
-    uint64_t index_bytes;     /* memory of the index */
+    uint64_t live_keys;           /* keys that have a value */
+    uint64_t entries;             /* entries in the file, superseded ones and tombstones included */
+    uint64_t tail_off;            /* where the last accepted entry ends: the next append goes here */
+    uint64_t file_size;           /* bytes, by fstat now */
+    uint64_t damaged_entries;     /* keys whose newest entry is damaged: not live, answered RD_E_DAMAGED */
+    uint64_t damaged_ranges;      /* rd_store_damage lists up to RD_DAMAGE_LISTED_MAX of them */
+    uint64_t unidentified_ranges; /* of these: whose keys are not all known; they read as absent or older */
+    uint64_t unread_bytes;        /* bytes behind the tail when the store was opened: torn, or a writer at work */
+    uint64_t live_bytes;          /* payload bytes of live keys */
+    uint64_t reclaimable_bytes;   /* about what a compaction would save, padding counted */
+    uint64_t index_bytes;         /* memory of the index */
+    uint64_t generation;          /* 1, and one more after each compaction or late recovery */
+    rd_file_state file_state;
     bool writable;
 } rd_store_info;
 
@@ -184,61 +204,19 @@ RD_MUST_CHECK rd_err rd_iter_create(rd_store *store, rd_iter **out_iter);
 
 /**
  * The next live entry, valid until the next call on `iter`: it is the iterator's, don't release it.
- * Returns: RD_OK, RD_ABSENT at the end, RD_E_DAMAGED `out_entry->meta` names an entry whose payload fails its checksum
- *          (go on with the next call), RD_E_NOMEM.
+ * Returns: RD_OK; RD_ABSENT at the end; RD_E_DAMAGED the newest entry of the key `out_entry->meta.key_hash` is damaged,
+ *          and RD_E_TRUNCATED it is gone (go on with the next call); RD_E_NOMEM.
  */
 RD_MUST_CHECK rd_err rd_iter_next(rd_iter *iter, rd_entry *out_entry);
 
 /** End it, before the store is closed. NULL is fine. */
 void rd_iter_destroy(rd_iter *iter);
 
-/* ---- Writing ---------------------------------------------------------------------------------------------------- */
-
-typedef struct rd_write_item {
-    uint64_t key_hash;
-    rd_span payload; /* F-09: one byte or more, and not the single byte 0x00 */
-} rd_write_item;
-
-/** Where a write left the store. */
-typedef struct rd_written {
-    uint64_t tail_off;    /* where the store ends with it */
-    bool durable;         /* it survives a power cut */
-    size_t deleted_count; /* tombstones written, by deletes */
-} rd_written;
-
-/**
- * Append; reads that begin after this returns see it.
- * Requires: the store is open for writing.
- * Returns:  RD_OK           appended and visible; durable as the store's sync mode says.
- *           RD_E_PAYLOAD    one payload is refused (F-09); nothing was written.
- *           RD_E_TOO_FAR    F-10; nothing was written.
- *           RD_E_NO_SPACE, RD_E_IO  not written, nothing of it will be served; the store goes on.
- *           RD_E_SYNC       unknown until reopened; writing has ended.
- *           RD_E_ENDED      writing ended earlier; reopen the store.
- *           RD_E_READ_ONLY, RD_E_NOMEM.
- * Threads:  any. Writers queue.
- */
-RD_MUST_CHECK rd_err rd_store_write(rd_store *store, rd_span key, rd_span payload, rd_written *out_done);
-RD_MUST_CHECK rd_err rd_store_write_hash(rd_store *store, uint64_t key_hash, rd_span payload, rd_written *out_done);
-
-/** All of `items`, in order, visible at one instant (F-13). As rd_store_write; no items: RD_OK, nothing written. */
-RD_MUST_CHECK rd_err rd_store_batch_write(rd_store *store, const rd_write_item *items, size_t count,
-                                          rd_written *out_done);
-
-/**
- * Write a tombstone for the key if it is present, or its newest entry is damaged (F-14). As rd_store_write.
- */
-RD_MUST_CHECK rd_err rd_store_delete(rd_store *store, rd_span key, rd_written *out_done);
-
-/** The same for many hashes at one instant; a present key named twice gets two tombstones (F-14). */
-RD_MUST_CHECK rd_err rd_store_batch_delete(rd_store *store, const uint64_t *key_hashes, size_t count,
-                                           rd_written *out_done);
-
-/** Make all that was written durable. Returns: RD_OK; RD_E_SYNC (writing has ended); RD_E_ENDED; RD_E_READ_ONLY. */
-RD_MUST_CHECK rd_err rd_store_sync(rd_store *store);
-
 #ifdef __cplusplus
 }
 #endif
+
+#include <rdrive/upkeep.h>
+#include <rdrive/writer.h>
 
 #endif
