@@ -14,16 +14,32 @@ uint32_t crc_extend(uint32_t crc, const void *data, size_t len)
     return libdeflate_crc32(crc, data, len);
 }
 
+/* a * b modulo the polynomial; bit 31 is x^0. */
+static uint32_t gf2_multiply(uint32_t a, uint32_t b)
+{
+    uint32_t product = 0;
+    for (; a != 0; a <<= 1) {
+        product ^= b & (0 - (a >> 31));
+        b = (b >> 1) ^ (CRC_POLYNOMIAL & (0 - (b & 1)));
+    }
+    return product;
+}
+
 rd_err crc_prefixes_init(const uint8_t *base, uint64_t len, struct crc_prefixes *out_prefixes)
 {
     size_t count = (size_t)(len / CRC_STEP) + 1;
     uint32_t *at = malloc(count * sizeof(*at));
     if (at == NULL)
         return RD_E_NOMEM;
+    *out_prefixes = (struct crc_prefixes){.base = base, .len = len, .at = at}; /* a fault below finds it there */
+    uint32_t shift = UINT32_C(1) << 23;                                        /* x^8 */
+    for (size_t k = 0; k < sizeof(out_prefixes->shifts) / sizeof(out_prefixes->shifts[0]); k++) {
+        out_prefixes->shifts[k] = shift;
+        shift = gf2_multiply(shift, shift);
+    }
     at[0] = 0;
     for (size_t i = 1; i < count; i++)
         at[i] = libdeflate_crc32(at[i - 1], base + (i - 1) * CRC_STEP, CRC_STEP);
-    *out_prefixes = (struct crc_prefixes){.base = base, .len = len, .at = at};
     return RD_OK;
 }
 
@@ -33,27 +49,12 @@ void crc_prefixes_fini(struct crc_prefixes *prefixes)
     prefixes->at = NULL;
 }
 
-/* a * b modulo the polynomial; bit 31 is x^0. */
-static uint32_t gf2_multiply(uint32_t a, uint32_t b)
+/* crc * x^(8 * bytes): what `bytes` zero bytes behind it make of a CRC. */
+static uint32_t crc_shift(const struct crc_prefixes *prefixes, uint32_t crc, uint64_t bytes)
 {
-    uint32_t product = 0;
-    for (uint32_t bit = UINT32_C(1) << 31; bit != 0; bit >>= 1) {
-        if (a & bit)
-            product ^= b;
-        b = (b >> 1) ^ ((b & 1) ? CRC_POLYNOMIAL : 0);
-    }
-    return product;
-}
-
-/* crc * x^(8 * bytes): what `bytes` zero bytes behind it make of a CRC, by squaring. */
-static uint32_t crc_shift(uint32_t crc, uint64_t bytes)
-{
-    uint32_t power = UINT32_C(1) << 23; /* x^8 */
-    for (; bytes != 0; bytes >>= 1) {
+    for (size_t k = 0; bytes != 0; k++, bytes >>= 1)
         if (bytes & 1)
-            crc = gf2_multiply(power, crc);
-        power = gf2_multiply(power, power);
-    }
+            crc = gf2_multiply(prefixes->shifts[k], crc);
     return crc;
 }
 
@@ -68,5 +69,5 @@ uint32_t crc_of_range(const struct crc_prefixes *prefixes, uint64_t from, uint64
     RD_REQUIRE(from <= to && to <= prefixes->len);
     if (to - from <= CRC_STEP)
         return crc_of(prefixes->base + from, (size_t)(to - from));
-    return prefix_crc(prefixes, to) ^ crc_shift(prefix_crc(prefixes, from), to - from);
+    return prefix_crc(prefixes, to) ^ crc_shift(prefixes, prefix_crc(prefixes, from), to - from);
 }

@@ -17,7 +17,8 @@ uint32_t crc_extend(uint32_t crc, const void *data, size_t len);
 struct crc_prefixes {
     const uint8_t *base;
     uint64_t len;
-    uint32_t *at; /* at[k] is the CRC of [0, k * CRC_STEP) */
+    uint32_t *at;        /* at[k] is the CRC of [0, k * CRC_STEP) */
+    uint32_t shifts[48]; /* shifts[k] is x^(8 * 2^k) modulo the polynomial */
 };
 
 /* One pass over `base`. Returns: RD_OK, to be given back with crc_prefixes_fini; RD_E_NOMEM. */

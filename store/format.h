@@ -98,14 +98,13 @@ static inline bool payload_start(const uint8_t *base, uint64_t prev_off, uint64_
 }
 
 /**
- * Read the trailer at `trailer_off` and place its payload.
- * Returns: false where the link or the start that follows from it doesn't lie before the trailer. No CRC is looked at.
+ * Read the trailer at `trailer_off` and place its payload by `prev_off`, whatever its own link says.
+ * Returns: false where the start that follows doesn't lie before the trailer.
  */
-static inline bool entry_parse_aligned(const uint8_t *base, uint64_t trailer_off, uint64_t alignment,
-                                       struct entry *out_entry)
+static inline bool entry_parse_relinked_aligned(const uint8_t *base, uint64_t trailer_off, uint64_t prev_off,
+                                                uint64_t alignment, struct entry *out_entry)
 {
     const struct raw_trailer *raw = (const struct raw_trailer *)(base + trailer_off);
-    uint64_t prev_off = load_le64(raw->prev_tail);
     uint64_t start_off;
     if (!payload_start(base, prev_off, trailer_off, alignment, &start_off))
         return false;
@@ -116,6 +115,23 @@ static inline bool entry_parse_aligned(const uint8_t *base, uint64_t trailer_off
     out_entry->crc = load_le32(raw->crc32);
     out_entry->tombstone = trailer_off - start_off == 1 && base[start_off] == 0;
     return true;
+}
+
+static inline bool entry_parse_relinked(const uint8_t *base, uint64_t trailer_off, uint64_t prev_off,
+                                        struct entry *out_entry)
+{
+    return entry_parse_relinked_aligned(base, trailer_off, prev_off, RD_ALIGNMENT, out_entry);
+}
+
+/**
+ * The same by its own link.
+ * Returns: false where the link or the start that follows from it doesn't lie before the trailer. No CRC is looked at.
+ */
+static inline bool entry_parse_aligned(const uint8_t *base, uint64_t trailer_off, uint64_t alignment,
+                                       struct entry *out_entry)
+{
+    const struct raw_trailer *raw = (const struct raw_trailer *)(base + trailer_off);
+    return entry_parse_relinked_aligned(base, trailer_off, load_le64(raw->prev_tail), alignment, out_entry);
 }
 
 static inline bool entry_parse(const uint8_t *base, uint64_t trailer_off, struct entry *out_entry)

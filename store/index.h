@@ -13,7 +13,6 @@
 #define WORD_TOMBSTONE   (UINT64_C(1) << 48)
 #define WORD_VERIFIED    (UINT64_C(1) << 49) /* the payload's CRC was checked since the store was opened */
 #define WORD_DAMAGED     (UINT64_C(1) << 50) /* it was, and fails: the key answers RD_E_DAMAGED until rewritten */
-#define WORD_RELINKED    (UINT64_C(1) << 51) /* its own link is damaged: the layout has the true one */
 #define WORD_NONE        UINT64_C(0)
 
 static inline uint64_t word_off(uint64_t word)

@@ -1,5 +1,6 @@
 #include "layout.h"
 #include "base.h"
+#include <string.h>
 
 rd_err layout_create(struct layout **out_layout)
 {
@@ -60,6 +61,15 @@ rd_err layout_add_provisional(struct layout *layout, uint64_t end_off)
     return RD_OK;
 }
 
+void layout_drop_above(struct layout *layout, uint64_t tail_off)
+{
+    size_t above = 0;
+    while (above < layout->damage_count && layout->damage[above].end_off > tail_off)
+        layout->counts[layout->damage[above++].kind]--;
+    layout->damage_count -= above;
+    memmove(layout->damage, layout->damage + above, layout->damage_count * sizeof(*layout->damage));
+}
+
 const struct damage *layout_find(const struct layout *layout, uint64_t end_off)
 {
     size_t low = 0;
@@ -76,12 +86,21 @@ const struct damage *layout_find(const struct layout *layout, uint64_t end_off)
     return NULL;
 }
 
+static const struct {
+    bool hides;
+    const char *text;
+} kinds[] = {
+#define DAMAGE_ROW(name, hides, text) [name] = {hides, text},
+    RD_DAMAGES(DAMAGE_ROW)
+#undef DAMAGE_ROW
+};
+
 const char *rd_damage_text(rd_damage_kind kind)
 {
-    static const char *const texts[] = {
-#define DAMAGE_TEXT(name, hides, text) [name] = text,
-        RD_DAMAGES(DAMAGE_TEXT)
-#undef DAMAGE_TEXT
-    };
-    return (unsigned)kind < RD_DAMAGE_KINDS ? texts[kind] : "not damage";
+    return (unsigned)kind < RD_DAMAGE_KINDS ? kinds[kind].text : "not damage";
+}
+
+bool rd_damage_hides(rd_damage_kind kind)
+{
+    return (unsigned)kind < RD_DAMAGE_KINDS && kinds[kind].hides;
 }

@@ -39,6 +39,9 @@ void layout_unref(struct layout *layout);
 RD_MUST_CHECK rd_err layout_add(struct layout *layout, const struct damage *damage);
 RD_MUST_CHECK rd_err layout_add_provisional(struct layout *layout, uint64_t end_off);
 
+/* Forget the damage that ends above `tail_off`. */
+void layout_drop_above(struct layout *layout, uint64_t tail_off);
+
 /* The damage whose end is `end_off`, or NULL. `layout` may be NULL. */
 const struct damage *layout_find(const struct layout *layout, uint64_t end_off);
 

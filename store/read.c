@@ -1,4 +1,5 @@
 #include "base.h"
+#include "guard.h"
 #include "store_internal.h"
 
 #define PREFETCH_AHEAD 16 /* index lines on their way at a time: about what a core can have outstanding */
@@ -36,11 +37,81 @@ static bool must_check(const rd_store *store, uint64_t word)
     return true;
 }
 
+/* ---- an entry of a snapshot ---- */
+
+struct relinked {
+    const uint8_t *base;
+    const struct damage *damage;
+    struct entry entry;
+    bool parsed;
+};
+
+static void relinked_leaf(void *argument)
+{
+    struct relinked *relinked = argument;
+    relinked->parsed = entry_parse_relinked(relinked->base, relinked->damage->end_off - RD_TRAILER_SIZE,
+                                            relinked->damage->begin_off, &relinked->entry);
+}
+
+rd_err snapshot_entry(const struct snapshot *snapshot, uint64_t trailer_off, struct entry *out_entry)
+{
+    const uint8_t *base = snapshot->mapping->base;
+    const struct damage *damage = layout_find(snapshot->mapping->layout, trailer_off + RD_TRAILER_SIZE);
+    if (damage == NULL)
+        return guard_parse(base, trailer_off, out_entry);
+    if (damage->kind != RD_DAMAGE_LINK)
+        return RD_E_DAMAGED;
+    struct relinked relinked = {.base = base, .damage = damage};
+    if (!guard_run(base, (size_t)damage->end_off, relinked_leaf, &relinked))
+        return RD_E_TRUNCATED;
+    if (!relinked.parsed)
+        return RD_E_DAMAGED;
+    *out_entry = relinked.entry;
+    return RD_OK;
+}
+
+rd_err snapshot_walk(const struct snapshot *snapshot, uint64_t *end_off, struct entry *out_entry,
+                     const struct damage **out_damage)
+{
+    const struct damage *damage;
+    while ((damage = layout_find(snapshot->mapping->layout, *end_off)) != NULL && damage->kind != RD_DAMAGE_LINK) {
+        *end_off = damage->begin_off;
+        if (damage->kind == DAMAGE_TORN)
+            continue;
+        *out_damage = damage;
+        return RD_OK;
+    }
+    if (*end_off == 0)
+        return RD_ABSENT;
+    if (*end_off < RD_ENTRY_MIN)
+        return RD_E_DAMAGED;
+    RD_TRY(snapshot_entry(snapshot, *end_off - RD_TRAILER_SIZE, out_entry));
+    *end_off = out_entry->prev_off;
+    *out_damage = NULL;
+    return RD_OK;
+}
+
+rd_err snapshot_check(const struct snapshot *snapshot, const struct entry *entry, const atomic_bool *cancel)
+{
+    const uint8_t *base = snapshot->mapping->base;
+    uint32_t crc = 0;
+    for (uint64_t at = entry->start_off; at < entry->trailer_off;) {
+        if (cancel != NULL && atomic_load_explicit(cancel, memory_order_relaxed))
+            return RD_E_CANCELLED;
+        uint64_t left = entry->trailer_off - at;
+        size_t slice = (size_t)(left < INLINE_CHECK_MAX ? left : INLINE_CHECK_MAX);
+        if (!guard_crc(crc, base + at, slice, &crc))
+            return RD_E_TRUNCATED;
+        at += slice;
+    }
+    return crc == entry->crc ? RD_OK : RD_E_DAMAGED;
+}
+
 uint64_t store_check_len(const rd_store *store, const struct snapshot *snapshot, uint64_t word)
 {
     struct entry entry;
     if (word == WORD_NONE || (word & (WORD_TOMBSTONE | WORD_DAMAGED)) != 0 || !must_check(store, word) ||
-        !entry_parse(snapshot->mapping->base, word_off(word), &entry))
+        snapshot_entry(snapshot, word_off(word), &entry) != RD_OK)
         return 0;
     return entry_payload_len(&entry);
 }
@@ -54,55 +125,57 @@ static rd_metadata metadata_of(const struct entry *entry)
 }
 
 /* The word with the flags it has got since it was resolved. */
-static uint64_t refresh_word(rd_store *store, uint64_t hash, uint64_t word)
+static uint64_t refresh_word(rd_store *store, const struct snapshot *snapshot, uint64_t hash, uint64_t word)
 {
     pthread_rwlock_rdlock(&store->publish);
-    uint64_t now = index_find(&store->index, hash);
+    bool same = store->mapping->generation == snapshot->mapping->generation;
+    uint64_t now = same ? index_find(&store->index, hash) : word;
     pthread_rwlock_unlock(&store->publish);
     return word_off(now) == word_off(word) ? now : word;
 }
 
 /* Note the outcome of a check in the index, for the very entry that was checked. */
-static void flag_word(rd_store *store, const struct entry *entry, uint64_t word, bool holds)
+static void flag_word(rd_store *store, const struct snapshot *snapshot, const struct entry *entry, uint64_t word,
+                      bool holds)
 {
     pthread_rwlock_rdlock(&store->publish);
-    if (index_flag(&store->index, entry->key_hash, word, holds ? WORD_VERIFIED : WORD_DAMAGED) && !holds) {
+    bool same = store->mapping->generation == snapshot->mapping->generation;
+    if (same && index_flag(&store->index, entry->key_hash, word, holds ? WORD_VERIFIED : WORD_DAMAGED) && !holds) {
         atomic_fetch_sub(&store->live_keys, 1);
         atomic_fetch_sub(&store->live_bytes, entry_payload_len(entry));
+        atomic_fetch_sub(&store->live_stored, entry_stored_len(entry));
         atomic_fetch_add(&store->damaged_keys, 1);
     }
     pthread_rwlock_unlock(&store->publish);
 }
 
-/* F-06, in slices between which the caller may change its mind. Returns: RD_OK, RD_E_DAMAGED, RD_E_CANCELLED. */
-static rd_err check_payload(const uint8_t *base, const struct entry *entry, const atomic_bool *cancel)
+/* A cut inside the file's last page raises nothing: its bytes read as zeros. */
+static bool was_cut(rd_store *store, const struct snapshot *snapshot, uint64_t end_off)
 {
-    uint32_t crc = 0;
-    for (uint64_t at = entry->start_off; at < entry->trailer_off;) {
-        if (cancel != NULL && atomic_load_explicit(cancel, memory_order_relaxed))
-            return RD_E_CANCELLED;
-        uint64_t left = entry->trailer_off - at;
-        size_t slice = (size_t)(left < INLINE_CHECK_MAX ? left : INLINE_CHECK_MAX);
-        crc = crc_extend(crc, base + at, slice);
-        at += slice;
-    }
-    return crc == entry->crc ? RD_OK : RD_E_DAMAGED;
+    pthread_rwlock_rdlock(&store->publish);
+    uint64_t bytes = UINT64_MAX;
+    if (store->mapping->generation == snapshot->mapping->generation && file_size(&store->file, &bytes) != RD_OK)
+        bytes = UINT64_MAX;
+    pthread_rwlock_unlock(&store->publish);
+    return bytes < end_off;
 }
 
 /* Check as the options say, unless that was done since the word was resolved. */
-static rd_err check_word(rd_store *store, const uint8_t *base, const struct entry *entry, uint64_t word,
+static rd_err check_word(rd_store *store, const struct snapshot *snapshot, const struct entry *entry, uint64_t word,
                          const atomic_bool *cancel)
 {
     if (!must_check(store, word))
         return RD_OK;
-    word = refresh_word(store, entry->key_hash, word);
+    word = refresh_word(store, snapshot, entry->key_hash, word);
     if ((word & WORD_DAMAGED) != 0)
         return RD_E_DAMAGED;
     if (!must_check(store, word))
         return RD_OK;
-    rd_err err = check_payload(base, entry, cancel);
-    if (err != RD_E_CANCELLED && (err != RD_OK || (word & WORD_VERIFIED) == 0))
-        flag_word(store, entry, word, err == RD_OK);
+    rd_err err = snapshot_check(snapshot, entry, cancel);
+    if (err == RD_E_DAMAGED && was_cut(store, snapshot, entry_end(entry)))
+        return RD_E_TRUNCATED;
+    if (err == RD_E_DAMAGED || (err == RD_OK && (word & WORD_VERIFIED) == 0))
+        flag_word(store, snapshot, entry, word, err == RD_OK);
     return err;
 }
 
@@ -119,15 +192,16 @@ rd_err store_load(rd_store *store, const struct snapshot *snapshot, uint64_t has
 {
     if (word == WORD_NONE || (word & WORD_TOMBSTONE) != 0)
         return RD_ABSENT;
-    struct entry entry;
-    /* the file may have changed under us: what the word names must still be an entry of this hash */
-    if (!entry_parse(snapshot->mapping->base, word_off(word), &entry) || entry.key_hash != hash)
-        return RD_E_DAMAGED;
-    *out_meta = metadata_of(&entry);
+    out_meta->key_hash = hash;
     if ((word & WORD_DAMAGED) != 0)
         return RD_E_DAMAGED;
+    struct entry entry;
+    RD_TRY(snapshot_entry(snapshot, word_off(word), &entry));
+    if (entry.key_hash != hash) /* the file changed under us: what the word names must still be an entry of this hash */
+        return was_cut(store, snapshot, entry_end(&entry)) ? RD_E_TRUNCATED : RD_E_DAMAGED;
+    *out_meta = metadata_of(&entry);
     if (!no_payload)
-        RD_TRY(check_word(store, snapshot->mapping->base, &entry, word, cancel));
+        RD_TRY(check_word(store, snapshot, &entry, word, cancel));
     *out_payload = payload_of(snapshot, no_payload ? NULL : &entry);
     return RD_OK;
 }
@@ -138,13 +212,13 @@ rd_err store_load_last(rd_store *store, const struct snapshot *snapshot, const a
     struct entry entry;
     if (snapshot->tail_off == 0)
         return RD_ABSENT;
-    if (snapshot->tail_off < RD_ENTRY_MIN ||
-        !entry_parse(snapshot->mapping->base, snapshot->tail_off - RD_TRAILER_SIZE, &entry))
+    if (snapshot->tail_off < RD_ENTRY_MIN)
         return RD_E_DAMAGED;
+    RD_TRY(snapshot_entry(snapshot, snapshot->tail_off - RD_TRAILER_SIZE, &entry));
     *out_meta = metadata_of(&entry);
     /* opening checked the newest entry whatever its size, and writing computed its checksum */
     if (store->options.verify == RD_VERIFY_ALWAYS)
-        RD_TRY(check_payload(snapshot->mapping->base, &entry, cancel));
+        RD_TRY(snapshot_check(snapshot, &entry, cancel));
     *out_payload = payload_of(snapshot, &entry);
     return RD_OK;
 }

@@ -1,186 +1,233 @@
-#include "recover.h"
+/* The walk from the end of a file to its start, and the index that comes of it. RECOVERY.md explains both. */
 #include "base.h"
-#include "format.h"
+#include "guard.h"
+#include "recover_internal.h"
 
 #define CANCEL_EVERY 4096u /* entries or candidates between two looks at the cancel flag */
 
-struct recovery {
-    const uint8_t *base;
-    uint64_t len;
-    const atomic_bool *cancel;
-    uint64_t steps;
-    struct index *index;
-    struct recovered found;
-    struct crc_prefixes prefixes; /* built at the first failure */
-};
-
-static rd_err check_cancel(struct recovery *recovery)
+rd_err recovery_step(struct recovery *recovery)
 {
-    if (recovery->cancel == NULL || recovery->steps++ % CANCEL_EVERY != 0)
+    const atomic_bool *cancel = recovery->options->cancel;
+    if (cancel == NULL || recovery->steps++ % CANCEL_EVERY != 0)
         return RD_OK;
-    return atomic_load_explicit(recovery->cancel, memory_order_relaxed) ? RD_E_CANCELLED : RD_OK;
+    return atomic_load_explicit(cancel, memory_order_relaxed) ? RD_E_CANCELLED : RD_OK;
 }
 
-/* The entry that ends at `end_off`, placed but unchecked. */
-static bool entry_before(const struct recovery *recovery, uint64_t end_off, uint64_t alignment, struct entry *out_entry)
+rd_err recovery_need_prefixes(struct recovery *recovery)
 {
-    return end_off >= RD_ENTRY_MIN &&
-           entry_parse_aligned(recovery->base, end_off - RD_TRAILER_SIZE, alignment, out_entry);
+    if (recovery->prefixes.at != NULL)
+        return RD_OK;
+    return crc_prefixes_init(recovery->base, recovery->len, &recovery->prefixes);
 }
 
-static bool entry_holds(const struct recovery *recovery, uint64_t end_off, uint64_t alignment, struct entry *out_entry)
+/* Put an accepted entry into the index, unless a newer one of its key is there (F-08). */
+static rd_err index_entry(struct recovered *found, const struct entry *entry, bool verified)
 {
-    return entry_before(recovery, end_off, alignment, out_entry) && entry_crc_holds(recovery->base, out_entry);
-}
-
-/* E-13: whether the entry that ends here is one of an older layout. */
-static bool is_old_alignment(const struct recovery *recovery, uint64_t end_off)
-{
-    struct entry entry;
-    return entry_holds(recovery, end_off, 16, &entry) || entry_holds(recovery, end_off, 1, &entry);
-}
-
-/* zeros, 0xFF and the like are never a trailer. */
-static bool trailer_is_uniform(const struct recovery *recovery, uint64_t trailer_off)
-{
-    const uint8_t *trailer = recovery->base + trailer_off;
-    return memcmp(trailer, trailer + 1, RD_TRAILER_SIZE - 1) == 0;
-}
-
-static rd_err take(struct recovery *recovery, const struct entry *entry, bool verified)
-{
-    RD_TRY(index_reserve(recovery->index, 1));
+    RD_TRY(index_reserve(&found->index, 1));
     uint64_t word = entry->trailer_off | (entry->tombstone ? WORD_TOMBSTONE : 0) | (verified ? WORD_VERIFIED : 0);
-    recovery->found.entries++;
-    if (!index_set_if_new(recovery->index, entry->key_hash, word) || entry->tombstone)
-        return RD_OK; /* F-08: superseded, or deleted */
-    recovery->found.live_keys++;
-    recovery->found.live_bytes += entry_payload_len(entry);
+    found->entries++;
+    if (!index_set_if_new(&found->index, entry->key_hash, word) || entry->tombstone)
+        return RD_OK;
+    found->live_keys++;
+    found->live_bytes += entry_payload_len(entry);
+    found->live_stored += entry_stored_len(entry);
     return RD_OK;
 }
 
-/**
- * R-01: take entries from `end_off` down to 0. The newest is always checked in full, so that a torn tail which looks
- * like a large entry is found out.
- * Returns: RD_OK, `*out_stop_off` is 0 or where nothing holds; RD_E_CANCELLED, RD_E_NOMEM.
- */
-static rd_err walk_back(struct recovery *recovery, uint64_t end_off, uint64_t *out_stop_off)
+/* a damaged entry of a known key is that key's version. What a crash tore is none. */
+static rd_err index_damage(struct recovered *found, const struct damage *damage)
 {
-    uint64_t newest_off = end_off;
-    while (end_off > 0) {
-        RD_TRY(check_cancel(recovery));
+    if (!damage->has_key || damage->kind == RD_DAMAGE_LINK || damage->kind == DAMAGE_TORN)
+        return RD_OK;
+    RD_TRY(index_reserve(&found->index, 1));
+    if (index_set_if_new(&found->index, damage->key_hash, (damage->end_off - RD_TRAILER_SIZE) | WORD_DAMAGED))
+        found->damaged_keys++;
+    return RD_OK;
+}
+
+rd_err recovery_take(struct recovery *recovery, const struct entry *entry, bool verified)
+{
+    uint64_t synced_off = recovery->options->synced_off;
+    RD_TRY(index_entry(&recovery->found, entry, verified));
+    if (!verified)
+        RD_TRY(layout_add_provisional(recovery->found.layout, entry_end(entry)));
+    if (entry->prev_off == synced_off || entry_end(entry) == synced_off)
+        recovery->synced_matches = true;
+    recovery->above = *entry;
+    recovery->has_above = true;
+    recovery->proven = true;
+    recovery->end_off = entry->prev_off;
+    return RD_OK;
+}
+
+rd_err recovery_note(struct recovery *recovery, const struct damage *damage)
+{
+    RD_TRY(layout_add(recovery->found.layout, damage));
+    return index_damage(&recovery->found, damage);
+}
+
+/* Whether what lies between an entry's link and its payload is what a writer puts there. */
+static bool pad_is_zero(const struct recovery *recovery, const struct entry *entry)
+{
+    static const uint8_t zeros[RD_ALIGNMENT];
+    uint64_t pad = entry->start_off - entry->prev_off;
+    return memcmp(recovery->base + entry->prev_off, zeros, (size_t)pad) == 0;
+}
+
+/**
+ * Whether a large entry's link may be trusted until its payload is checked: an entry ends there that holds, as far as
+ * opening looks. Not 0, which any payload could follow and which lost sectors leave behind.
+ */
+static bool link_is_plausible(const struct recovery *recovery, uint64_t link)
+{
+    struct entry below;
+    return entry_before(recovery, link, RD_ALIGNMENT, &below) &&
+           (entry_payload_len(&below) > RECOVER_CHECK_MAX ||
+            range_crc(recovery, below.start_off, below.trailer_off) == below.crc);
+}
+
+/**
+ * R-01, one step: take the entry that holds at `end_off`. The newest is checked whatever its size, so that a torn tail
+ * which looks like a large entry is found out.
+ * Returns: RD_OK with `*out_held` telling whether one did; RD_E_NOMEM.
+ */
+static rd_err take_next(struct recovery *recovery, bool *out_held)
+{
+    struct entry entry;
+    *out_held = false;
+    if (!entry_before(recovery, recovery->end_off, RD_ALIGNMENT, &entry))
+        return RD_OK;
+    bool padded = pad_is_zero(recovery, &entry);
+    if (!padded)
+        RD_TRY(recovery_need_prefixes(recovery));
+    bool check = entry_payload_len(&entry) <= RECOVER_CHECK_MAX || !recovery->proven || recovery->options->check_all ||
+                 recovery->prefixes.at != NULL || !link_is_plausible(recovery, entry.prev_off);
+    if (check && range_crc(recovery, entry.start_off, entry.trailer_off) != entry.crc)
+        return RD_OK;
+    *out_held = true;
+    if (!padded)
+        RD_TRY(judge_pad(recovery, &entry));
+    return recovery_take(recovery, &entry, check);
+}
+
+/* Everything again into the index, now that ranges have been found to be torn rather than damaged. No CRC is needed. */
+static rd_err index_again(struct recovery *recovery)
+{
+    struct recovered *found = &recovery->found;
+    const struct layout *layout = found->layout;
+    size_t next_damage = 0;
+    size_t next_provisional = 0;
+    index_fini(&found->index);
+    RD_TRY(index_init(&found->index));
+    found->entries = found->live_keys = found->live_bytes = found->live_stored = found->damaged_keys = 0;
+    for (uint64_t end_off = found->tail_off; end_off > 0;) {
+        while (next_damage < layout->damage_count && layout->damage[next_damage].end_off > end_off)
+            next_damage++;
+        const struct damage *damage = next_damage < layout->damage_count ? &layout->damage[next_damage] : NULL;
+        if (damage != NULL && damage->end_off == end_off && damage->kind != RD_DAMAGE_LINK) {
+            RD_TRY(index_damage(found, damage));
+            end_off = damage->begin_off;
+            continue;
+        }
         struct entry entry;
-        if (!entry_before(recovery, end_off, RD_ALIGNMENT, &entry))
-            break;
-        bool check = entry_payload_len(&entry) <= RECOVER_CHECK_MAX || end_off == newest_off;
-        if (check && !entry_crc_holds(recovery->base, &entry))
-            break;
-        RD_TRY(take(recovery, &entry, check));
+        bool relinked = damage != NULL && damage->end_off == end_off;
+        if (!(relinked ? entry_parse_relinked(recovery->base, end_off - RD_TRAILER_SIZE, damage->begin_off, &entry)
+                       : entry_before(recovery, end_off, RD_ALIGNMENT, &entry)))
+            return RD_E_TRUNCATED; /* the file changed under us */
+        while (next_provisional < layout->provisional_count && layout->provisional[next_provisional] > end_off)
+            next_provisional++;
+        bool verified =
+            next_provisional == layout->provisional_count || layout->provisional[next_provisional] != end_off;
+        RD_TRY(index_entry(found, &entry, verified));
         end_off = entry.prev_off;
     }
-    *out_stop_off = end_off;
     return RD_OK;
-}
-
-/* Whether an entry may end at `end_off`: most offsets are told apart by the link's top bytes alone. */
-static bool is_candidate(const struct recovery *recovery, uint64_t end_off)
-{
-    uint64_t trailer_off = end_off - RD_TRAILER_SIZE;
-    const uint8_t *link = recovery->base + trailer_off + offsetof(struct raw_trailer, prev_tail);
-    return link[6] == 0 && link[7] == 0 && !trailer_is_uniform(recovery, trailer_off);
-}
-
-static bool candidate_holds(const struct recovery *recovery, uint64_t end_off, uint64_t alignment)
-{
-    struct entry entry;
-    return entry_before(recovery, end_off, alignment, &entry) &&
-           crc_of_range(&recovery->prefixes, entry.start_off, entry.trailer_off) == entry.crc;
-}
-
-/* One such entry may stand in any payload; one that continues a chain of its kind, or begins the file, doesn't. */
-static bool is_old_chain(const struct recovery *recovery, uint64_t end_off, uint64_t alignment)
-{
-    struct entry entry;
-    return candidate_holds(recovery, end_off, alignment) && entry_before(recovery, end_off, alignment, &entry) &&
-           (entry.prev_off == 0 ||
-            (entry.prev_off >= RD_ENTRY_MIN && candidate_holds(recovery, entry.prev_off, alignment)));
 }
 
 /**
- * R-03: the greatest offset below `from_off` at which an entry holds, or 0.
- * Returns: RD_E_ALIGNMENT where one of an older layout is met first: the file is torn, but not one of ours (E-13).
+ * What STORE.writer promises: above a matching `synced_off` nothing was ever known to be durable, so what doesn't hold
+ * there is torn, whatever R-04 calls it, and costs no key its older version.
  */
-static rd_err search_back(struct recovery *recovery, uint64_t from_off, uint64_t *out_end_off)
+static rd_err forgive_unsynced(struct recovery *recovery)
 {
-    uint64_t end_off = from_off;
-    while (--end_off >= RD_ENTRY_MIN) {
-        RD_TRY(check_cancel(recovery));
-        if (!is_candidate(recovery, end_off))
+    struct recovered *found = &recovery->found;
+    struct layout *layout = found->layout;
+    bool changed = false;
+    for (size_t i = 0; i < layout->damage_count; i++) {
+        struct damage *damage = &layout->damage[i];
+        if (damage->kind == RD_DAMAGE_LINK || damage->begin_off < recovery->options->synced_off)
             continue;
-        if (candidate_holds(recovery, end_off, RD_ALIGNMENT)) {
-            *out_end_off = end_off;
-            return RD_OK;
-        }
-        if (is_old_chain(recovery, end_off, 16) || is_old_chain(recovery, end_off, 1))
-            return RD_E_ALIGNMENT;
+        layout->counts[damage->kind]--;
+        layout->counts[DAMAGE_TORN]++;
+        damage->kind = DAMAGE_TORN;
+        changed = true;
+        if (damage->end_off == found->tail_off)
+            found->tail_off = damage->begin_off;
     }
-    *out_end_off = 0;
+    layout_drop_above(layout, found->tail_off); /* a writer's next entry may end where a torn one would have */
+    return changed ? index_again(recovery) : RD_OK;
+}
+
+static rd_err recover_all(struct recovery *recovery)
+{
+    struct recovered *found = &recovery->found;
+    found->tail_off = recovery->len;
+    while (recovery->end_off > 0) {
+        bool held;
+        RD_TRY(recovery_step(recovery));
+        RD_TRY(take_next(recovery, &held));
+        if (held)
+            continue;
+        RD_TRY(judge(recovery));
+    }
+    if (recovery->options->synced_off == 0)
+        recovery->synced_matches = true;
+    if (recovery->synced_matches)
+        RD_TRY(forgive_unsynced(recovery));
+    if (found->entries == 0 && recovery->len > 0 && !recovery->options->check_all) {
+        if (recovery->options->synced_off != 0)
+            return RD_E_NOT_STORE; /* */
+        found->tail_off = 0;       /* a torn first write */
+    }
     return RD_OK;
 }
 
-/* R-04 a, b and f, for bytes [good_off, len) behind the last entry that holds: torn, or damage of an entry once whole?
- */
-static bool tail_is_torn(const struct recovery *recovery, uint64_t good_off)
+struct recover_call {
+    struct recovery *recovery;
+    rd_err err;
+};
+
+static void recover_leaf(void *argument)
 {
-    if (recovery->len < good_off + RD_ENTRY_MIN)
-        return true; /* no room for an entry of its own */
-    uint64_t trailer_off = recovery->len - RD_TRAILER_SIZE;
-    if (trailer_is_uniform(recovery, trailer_off))
-        return true;
-    const struct raw_trailer *raw = (const struct raw_trailer *)(recovery->base + trailer_off);
-    uint64_t start_off;
-    if (payload_start(recovery->base, good_off, trailer_off, RD_ALIGNMENT, &start_off) &&
-        crc_of_range(&recovery->prefixes, start_off, trailer_off) == load_le32(raw->crc32))
-        return false; /* a: whole but for its link */
-    uint64_t prev_off = load_le64(raw->prev_tail);
-    return prev_off < good_off || prev_off >= trailer_off; /* b and f */
+    struct recover_call *call = argument;
+    call->err = recover_all(call->recovery);
 }
 
-/* The end of the file doesn't hold: find where what holds ends. */
-static rd_err find_tail(struct recovery *recovery, uint64_t *out_tail_off, uint64_t *out_fault_off)
+rd_err recover(const uint8_t *base, uint64_t len, const struct recover_options *options, uint64_t *out_fault_off,
+               struct recovered *out_recovered)
 {
-    *out_fault_off = recovery->len;
-    if (is_old_alignment(recovery, recovery->len))
-        return RD_E_ALIGNMENT;
-    RD_TRY(crc_prefixes_init(recovery->base, recovery->len, &recovery->prefixes));
-    RD_TRY(search_back(recovery, recovery->len, out_tail_off));
-    if (*out_tail_off == 0)
-        return RD_E_NOT_STORE; /* */
-    return tail_is_torn(recovery, *out_tail_off) ? RD_OK : RD_E_DAMAGED;
-}
-
-static rd_err recover_all(struct recovery *recovery, uint64_t *out_fault_off)
-{
-    uint64_t tail_off = recovery->len;
-    struct entry newest;
-    if (tail_off > 0 && !entry_holds(recovery, tail_off, RD_ALIGNMENT, &newest))
-        RD_TRY(find_tail(recovery, &tail_off, out_fault_off));
-    uint64_t stop_off;
-    RD_TRY(walk_back(recovery, tail_off, &stop_off));
-    recovery->found.tail_off = tail_off;
-    if (stop_off == 0)
-        return RD_OK;
-    *out_fault_off = stop_off;
-    return is_old_alignment(recovery, stop_off) ? RD_E_ALIGNMENT : RD_E_DAMAGED;
-}
-
-rd_err recover(const uint8_t *base, uint64_t len, const atomic_bool *cancel, struct index *index,
-               uint64_t *out_fault_off, struct recovered *out_recovered)
-{
-    struct recovery recovery = {.base = base, .len = len, .cancel = cancel, .index = index};
-    rd_err err = recover_all(&recovery, out_fault_off);
+    struct recovery recovery = {
+        .base = base, .len = len, .options = options, .end_off = len, .proven = options->check_all};
+    struct recover_call call = {.recovery = &recovery};
+    call.err = layout_create(&recovery.found.layout);
+    if (call.err == RD_OK)
+        call.err = index_init(&recovery.found.index);
+    /* everything the leaf allocates is in `recovery`, so a fault in it leaks nothing */
+    if (call.err == RD_OK && !guard_run(base, (size_t)len, recover_leaf, &call))
+        call.err = RD_E_TRUNCATED;
     crc_prefixes_fini(&recovery.prefixes);
-    if (err == RD_OK)
-        *out_recovered = recovery.found;
-    return err;
+    if (call.err != RD_OK) {
+        *out_fault_off = recovery.end_off;
+        recovered_fini(&recovery.found);
+        return call.err;
+    }
+    *out_recovered = recovery.found;
+    return RD_OK;
+}
+
+void recovered_fini(struct recovered *recovered)
+{
+    index_fini(&recovered->index);
+    layout_unref(recovered->layout);
+    recovered->layout = NULL;
 }

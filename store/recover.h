@@ -1,27 +1,40 @@
-/* From a file's bytes to its index: the rules of the format, as far as a torn tail. */
+/* From a file's bytes to its index: the rules, explained in RECOVERY.md. */
 #ifndef RD_RECOVER_H
 #define RD_RECOVER_H
 
 #include "index.h"
+#include "layout.h"
 #include <rdrive/store.h>
 
 /* Larger payloads are provisional: opening trusts their links and leaves their CRC to the first read. */
 #define RECOVER_CHECK_MAX UINT64_C(65536)
 
+#define SYNCED_UNKNOWN UINT64_MAX
+
+struct recover_options {
+    const atomic_bool *cancel; /* or NULL */
+    uint64_t synced_off;       /* what STORE.writer says of this very file; SYNCED_UNKNOWN without it */
+    bool check_all;            /* leave no payload provisional */
+};
+
 struct recovered {
-    uint64_t tail_off; /* where the newest entry that holds ends */
-    uint64_t entries;
+    struct index index;
+    struct layout *layout;
+    uint64_t tail_off; /* where the newest accepted entry, or damage behind it, ends */
+    uint64_t entries;  /* that hold */
     uint64_t live_keys;
     uint64_t live_bytes;
+    uint64_t live_stored; /* what live entries take in a compacted file (entry_stored_len) */
+    uint64_t damaged_keys;
 };
 
 /**
- * Walk `len` bytes at `base` from the end to the start and put what holds into `index`, newest first.
- * Returns: RD_OK; what lies behind `tail_off` is torn. RD_E_NOT_STORE, RD_E_ALIGNMENT, RD_E_DAMAGED with
- * `*out_fault_off` where the first thing that doesn't hold ends; RD_E_CANCELLED; RD_E_NOMEM. Then `index` is to be
- * thrown away.
+ * Recover the `len` bytes at `base`.
+ * Returns: RD_OK, to be given back with recovered_fini; what lies behind `tail_off` is torn. RD_E_NOT_STORE;
+ * RD_E_ALIGNMENT with `*out_fault_off`; RD_E_TRUNCATED, RD_E_CANCELLED, RD_E_NOMEM.
  */
-RD_MUST_CHECK rd_err recover(const uint8_t *base, uint64_t len, const atomic_bool *cancel, struct index *index,
+RD_MUST_CHECK rd_err recover(const uint8_t *base, uint64_t len, const struct recover_options *options,
                              uint64_t *out_fault_off, struct recovered *out_recovered);
+void recovered_fini(struct recovered *recovered);
 
 #endif

@@ -3,6 +3,7 @@
 #include "store_internal.h"
 #include <errno.h>
 #include <stdarg.h>
+#include <string.h>
 
 static rd_store *store_alloc(const char *path, const rd_open_options *options)
 {
@@ -67,52 +68,62 @@ static rd_err open_file(rd_store *store, const rd_open_options *options, rd_faul
     return err == RD_OK ? RD_OK : refuse(fault, err, "%s: %s", store->path, rd_err_text(err));
 }
 
+static rd_err map_file(rd_store *store, uint64_t *out_bytes, rd_fault *fault)
+{
+    rd_err err = file_size(&store->file, out_bytes);
+    if (err == RD_OK && *out_bytes > RD_OFFSET_MAX)
+        return refuse(fault, RD_E_NOT_STORE, "%s: larger than 256 TiB, which no store can be (F-10)", store->path);
+    if (err == RD_OK)
+        err = mapping_create(&store->file, *out_bytes, 1, NULL, &store->mapping);
+    if (err == RD_OK)
+        return RD_OK;
+    fault->os_error = errno;
+    return refuse(fault, err, "%s: %s (%s)", store->path, rd_err_text(err), strerror(errno));
+}
+
+/* The store's figures are what recovery found; takes over its index and layout. */
+static void take_figures(rd_store *store, struct recovered *found)
+{
+    store->index = found->index;
+    store->entries = found->entries;
+    atomic_store(&store->live_keys, found->live_keys);
+    atomic_store(&store->live_bytes, found->live_bytes);
+    atomic_store(&store->live_stored, found->live_stored);
+    atomic_store(&store->damaged_keys, found->damaged_keys);
+}
+
 static rd_err index_file(rd_store *store, const atomic_bool *cancel, rd_fault *fault)
 {
     uint64_t bytes;
-    rd_err err = file_size(&store->file, &bytes);
-    if (err == RD_OK && bytes > RD_OFFSET_MAX)
-        return refuse(fault, RD_E_NOT_STORE, "%s: larger than 256 TiB, which no store can be (F-10)", store->path);
-    if (err == RD_OK)
-        err = mapping_create(&store->file, bytes, 1, NULL, &store->mapping);
-    if (err == RD_OK)
-        err = index_init(&store->index);
-    if (err != RD_OK) {
-        fault->os_error = errno;
-        return refuse(fault, err, "%s: %s (%s)", store->path, rd_err_text(err), strerror(errno));
-    }
     struct recovered found;
-    err = recover(store->mapping->base, bytes, cancel, &store->index, &fault->offset, &found);
-    if (err == RD_E_DAMAGED)
-        return refuse(fault, err, "%s: damaged: no whole entry ends at offset %llu; nothing was changed", store->path,
-                      (unsigned long long)fault->offset);
+    RD_TRY(map_file(store, &bytes, fault));
+    const struct recover_options options = {.cancel = cancel, .synced_off = SYNCED_UNKNOWN};
+    rd_err err = recover(store->mapping->base, bytes, &options, &fault->offset, &found);
     if (err != RD_OK)
-        return refuse(fault, err, "%s: %s", store->path, rd_err_text(err));
+        return refuse(fault, err, "%s: %s; nothing was changed", store->path, rd_err_text(err));
+    take_figures(store, &found);
+    store->mapping->layout = found.layout; /* nobody shares the mapping yet */
     store->tail_off = found.tail_off;
-    store->entries = found.entries;
-    store->live_keys = found.live_keys;
-    store->live_bytes = found.live_bytes;
     store->unread_bytes = bytes - found.tail_off;
     return RD_OK;
 }
 
-static rd_err check_writable(rd_store *store, rd_fault *fault)
+/* What a store needs that is open for writing, and what a crash left to be put right before the first append. */
+static rd_err make_writable(rd_store *store, rd_fault *fault)
 {
     if (!store->options.writable)
         return RD_OK;
-    if (store->unread_bytes > 0) {
-        fault->offset = store->tail_off;
-        return refuse(
-            fault, RD_E_DAMAGED,
-            "%s: a torn tail of %llu bytes begins at offset %llu, so it can't be opened for writing; what lies "
-            "before it can be read; nothing was changed",
-            store->path, (unsigned long long)store->unread_bytes, (unsigned long long)store->tail_off);
-    }
     if (store->file.created && file_sync_directory(store->path) != RD_OK) {
         fault->os_error = errno;
         return refuse(fault, RD_E_SYNC, "%s: syncing its directory: %s", store->path, strerror(errno));
     }
-    return RD_OK;
+    if (store->unread_bytes == 0)
+        return RD_OK;
+    fault->offset = store->tail_off;
+    return refuse(fault, RD_E_DAMAGED,
+                  "%s: a torn tail of %llu bytes begins at offset %llu, so it can't be opened for writing; what lies "
+                  "before it can be read; nothing was changed",
+                  store->path, (unsigned long long)store->unread_bytes, (unsigned long long)store->tail_off);
 }
 
 rd_err rd_store_open(const char *path, const rd_open_options *options, rd_fault *out_fault, rd_store **out_store)
@@ -125,7 +136,7 @@ rd_err rd_store_open(const char *path, const rd_open_options *options, rd_fault 
         return refuse(fault, RD_E_NOMEM, "%s: %s", path, rd_err_text(RD_E_NOMEM));
     RD_TRY(open_file(store, options, fault));
     RD_TRY(index_file(store, options->cancel, fault));
-    RD_TRY(check_writable(store, fault));
+    RD_TRY(make_writable(store, fault));
     *out_store = store;
     store = NULL; /* ownership leaves */
     return RD_OK;
@@ -136,20 +147,60 @@ rd_err rd_store_file_size(rd_store *store, uint64_t *out_bytes)
     return file_size(&store->file, out_bytes);
 }
 
+/* About what a compaction would save. The newest entry needs no pad behind it, hence the tail's own. */
+static uint64_t reclaimable(uint64_t tail_off, uint64_t live_stored)
+{
+    uint64_t padded_tail = tail_off + entry_pad(tail_off);
+    if (live_stored == 0)
+        return tail_off;
+    return padded_tail > live_stored ? padded_tail - live_stored : 0;
+}
+
 rd_err rd_store_info_get(rd_store *store, rd_store_info *out_info)
 {
     rd_store_info info = {.unread_bytes = store->unread_bytes, .writable = store->options.writable};
-    RD_TRY(file_size(&store->file, &info.file_size));
     pthread_rwlock_rdlock(&store->publish);
+    rd_err err = file_size(&store->file, &info.file_size);
+    const struct layout *layout = store->mapping->layout;
     info.live_keys = store->live_keys;
     info.entries = store->entries;
     info.tail_off = store->tail_off;
     info.live_bytes = store->live_bytes;
+    info.reclaimable_bytes = reclaimable(store->tail_off, store->live_stored);
     info.damaged_entries = store->damaged_keys;
+    for (size_t kind = 0; layout != NULL && kind < RD_DAMAGE_KINDS; kind++) {
+        info.damaged_ranges += layout->counts[kind];
+        info.unidentified_ranges += rd_damage_hides((rd_damage_kind)kind) ? layout->counts[kind] : 0;
+    }
     info.index_bytes = store->index.capacity * sizeof(struct slot);
+    info.generation = store->mapping->generation;
     pthread_rwlock_unlock(&store->publish);
-    *out_info = info;
-    return RD_OK;
+    info.file_state = (rd_file_state)atomic_load(&store->file_state);
+    if (err == RD_OK)
+        *out_info = info;
+    return err;
+}
+
+size_t rd_store_damage(rd_store *store, rd_range *out_ranges, size_t max)
+{
+    size_t count = 0;
+    if (max > RD_DAMAGE_LISTED_MAX)
+        max = RD_DAMAGE_LISTED_MAX;
+    struct snapshot snapshot;
+    store_snapshot(store, &snapshot);
+    const struct layout *layout = snapshot.mapping->layout;
+    for (size_t i = 0; layout != NULL && i < layout->damage_count && count < max; i++) {
+        const struct damage *damage = &layout->damage[i];
+        if (damage->kind == DAMAGE_TORN)
+            continue;
+        out_ranges[count++] = (rd_range){.offset = damage->begin_off,
+                                         .size = damage->end_off - damage->begin_off,
+                                         .key_hash = damage->has_key ? damage->key_hash : 0,
+                                         .kind = (rd_damage_kind)damage->kind,
+                                         .what = rd_damage_text((rd_damage_kind)damage->kind)};
+    }
+    snapshot_release(&snapshot);
+    return count;
 }
 
 uint64_t rd_store_len(rd_store *store)
@@ -163,4 +214,66 @@ uint64_t rd_store_len(rd_store *store)
 bool rd_store_is_empty(rd_store *store)
 {
     return rd_store_len(store) == 0;
+}
+
+/* ---- a late recovery takes the store's place ---- */
+
+/* Put an entry that was appended after the recovery's snapshot into what it found. Newest first. */
+static rd_err adopt_entry(struct recovered *found, const struct entry *entry, uint64_t recovered_len,
+                          const struct snapshot *snapshot)
+{
+    found->entries++;
+    uint64_t before = index_find(&found->index, entry->key_hash);
+    if (before != WORD_NONE && word_off(before) >= recovered_len)
+        return RD_OK; /* superseded */
+    struct entry old;
+    if ((before & WORD_DAMAGED) != 0) {
+        found->damaged_keys--;
+    } else if (before != WORD_NONE && (before & WORD_TOMBSTONE) == 0) {
+        RD_TRY(snapshot_entry(snapshot, word_off(before), &old));
+        found->live_keys--;
+        found->live_bytes -= entry_payload_len(&old);
+        found->live_stored -= entry_stored_len(&old);
+    }
+    if (!entry->tombstone) {
+        found->live_keys++;
+        found->live_bytes += entry_payload_len(entry);
+        found->live_stored += entry_stored_len(entry);
+    }
+    RD_TRY(index_reserve(&found->index, 1));
+    index_set(&found->index, entry->key_hash,
+              entry->trailer_off | WORD_VERIFIED | (entry->tombstone ? WORD_TOMBSTONE : 0));
+    return RD_OK;
+}
+
+rd_err store_adopt(rd_store *store, struct recovered *recovered, uint64_t recovered_len)
+{
+    struct mapping *mapping = NULL;
+    uint64_t bytes;
+    RD_TRY(file_size(&store->file, &bytes));
+    RD_TRY(mapping_create(&store->file, bytes, store->mapping->generation + 1, recovered->layout, &mapping));
+    struct snapshot snapshot = {.mapping = mapping, .tail_off = store->tail_off};
+    uint64_t end_off = store->tail_off;
+    rd_err err = RD_OK;
+    while (err == RD_OK && end_off > recovered_len) {
+        struct entry entry;
+        const struct damage *damage;
+        err = snapshot_walk(&snapshot, &end_off, &entry, &damage);
+        if (err == RD_OK && damage == NULL)
+            err = adopt_entry(recovered, &entry, recovered_len, &snapshot);
+    }
+    if (err != RD_OK) {
+        mapping_unpin(mapping, 1);
+        return err;
+    }
+    pthread_rwlock_wrlock(&store->publish);
+    struct index superseded_index = store->index;
+    struct mapping *superseded = store->mapping;
+    store->mapping = mapping;
+    take_figures(store, recovered);
+    pthread_rwlock_unlock(&store->publish);
+    recovered->index = (struct index){0};
+    index_fini(&superseded_index);
+    mapping_unpin(superseded, 1);
+    return RD_OK;
 }

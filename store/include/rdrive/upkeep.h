@@ -26,6 +26,9 @@ typedef enum rd_damage_kind { RD_DAMAGES(RD_DAMAGE_NAME) RD_DAMAGE_KINDS } rd_da
 /** What a kind says: a literal. */
 const char *rd_damage_text(rd_damage_kind kind);
 
+/** Whether a kind hides keys that nobody can name: they read as absent, or as an older version. */
+bool rd_damage_hides(rd_damage_kind kind);
+
 typedef struct rd_range {
     uint64_t offset;
     uint64_t size;

@@ -1,0 +1,248 @@
+/* What to make of bytes at which no entry holds: and E-13. RECOVERY.md explains each. */
+#include "base.h"
+#include "recover_internal.h"
+
+/* Lost tombstones leave this much between a link and the entry below it: one, two or three of them. */
+static bool is_lost_tombstones(uint64_t gap)
+{
+    return gap == RD_ENTRY_MIN || gap == 2 * RD_ENTRY_MIN || gap == 3 * RD_ENTRY_MIN;
+}
+
+/* The fields of the trailer that should end at `end_off`, where they say anything. */
+struct fields {
+    bool usable; /* there is room for a trailer, and it is not twenty equal bytes */
+    uint64_t trailer_off;
+    uint64_t key_hash;
+    uint64_t link;
+    uint32_t crc;
+};
+
+static struct fields read_fields(const struct recovery *recovery, uint64_t end_off)
+{
+    if (end_off < RD_ENTRY_MIN)
+        return (struct fields){0};
+    uint64_t trailer_off = end_off - RD_TRAILER_SIZE;
+    const uint8_t *bytes = recovery->base + trailer_off;
+    if (memcmp(bytes, bytes + 1, RD_TRAILER_SIZE - 1) == 0)
+        return (struct fields){0};
+    const struct raw_trailer *raw = (const struct raw_trailer *)bytes;
+    return (struct fields){.usable = true,
+                           .trailer_off = trailer_off,
+                           .key_hash = load_le64(raw->key_hash),
+                           .link = load_le64(raw->prev_tail),
+                           .crc = load_le32(raw->crc32)};
+}
+
+/**
+ * R-03: whether an entry may end at `end_off`. Most offsets are told apart by the link alone; a link whose top bytes
+ * are zero stands in twenty equal bytes only if they are all zero.
+ */
+static inline bool is_candidate(const struct recovery *recovery, uint64_t end_off)
+{
+    const struct raw_trailer *raw = (const struct raw_trailer *)(recovery->base + end_off - RD_TRAILER_SIZE);
+    uint64_t link = load_le64(raw->prev_tail);
+    if (link >> 48 != 0 || link >= end_off - RD_TRAILER_SIZE)
+        return false;
+    return link != 0 || load_le64(raw->key_hash) != 0 || load_le32(raw->crc32) != 0;
+}
+
+/* E-13: whether the entry that ends here is one of an older layout. */
+static bool is_old_alignment(const struct recovery *recovery, uint64_t end_off)
+{
+    struct entry entry;
+    return entry_holds(recovery, end_off, 16, &entry) || entry_holds(recovery, end_off, 1, &entry);
+}
+
+/* One such entry may stand in any payload; one that continues a chain of its kind, or begins the file, doesn't. */
+static bool is_old_chain(const struct recovery *recovery, uint64_t end_off, uint64_t alignment)
+{
+    struct entry entry;
+    return entry_holds(recovery, end_off, alignment, &entry) &&
+           (entry.prev_off == 0 ||
+            (entry.prev_off >= RD_ENTRY_MIN && entry_holds(recovery, entry.prev_off, alignment, &entry)));
+}
+
+/**
+ * R-03: the greatest offset below `end_off` at which an entry holds, or 0.
+ * Returns: RD_E_ALIGNMENT where, behind the last entry, a chain of an older layout is met first: the file is torn, but
+ *          not one of ours (E-13).
+ */
+static rd_err search_back(struct recovery *recovery, uint64_t end_off, uint64_t *out_off)
+{
+    struct entry entry;
+    for (uint64_t at = end_off - 1; at >= RD_ENTRY_MIN; at--) {
+        if (at % 64 == 0) /* bytes are searched a thousand times as fast as entries are taken */
+            RD_TRY(recovery_step(recovery));
+        if (!is_candidate(recovery, at))
+            continue;
+        if (entry_holds(recovery, at, RD_ALIGNMENT, &entry)) {
+            *out_off = at;
+            return RD_OK;
+        }
+        if (!recovery->proven && (is_old_chain(recovery, at, 16) || is_old_chain(recovery, at, 1)))
+            return RD_E_ALIGNMENT;
+    }
+    *out_off = 0;
+    return RD_OK;
+}
+
+/* Whether the trailer's CRC is that of what lies between the start that follows from `prev_off` and itself. */
+static bool fits_from(const struct recovery *recovery, const struct fields *fields, uint64_t prev_off,
+                      struct entry *out_entry)
+{
+    struct entry entry;
+    if (!entry_parse_relinked(recovery->base, fields->trailer_off, prev_off, &entry) ||
+        range_crc(recovery, entry.start_off, entry.trailer_off) != entry.crc)
+        return false;
+    *out_entry = entry;
+    return true;
+}
+
+/* R-04c: whether the links down from `from_off` pass `target_off` by. Where the chain breaks first, nobody knows. */
+static rd_err links_miss(struct recovery *recovery, uint64_t from_off, uint64_t target_off, bool *out_miss)
+{
+    uint64_t at = from_off;
+    struct entry entry;
+    while (at > target_off) {
+        RD_TRY(recovery_step(recovery));
+        if (!entry_holds(recovery, at, RD_ALIGNMENT, &entry)) {
+            *out_miss = false;
+            return RD_OK;
+        }
+        at = entry.prev_off;
+    }
+    *out_miss = at != target_off;
+    return RD_OK;
+}
+
+/* Note a damaged range that ends at `end_off`, and go on where it begins. */
+static rd_err pass(struct recovery *recovery, uint64_t begin_off, int kind, const struct fields *fields)
+{
+    struct damage damage = {.begin_off = begin_off,
+                            .end_off = recovery->end_off,
+                            .key_hash = fields->usable ? fields->key_hash : 0,
+                            .kind = (uint8_t)kind,
+                            .has_key = fields->usable};
+    RD_TRY(recovery_note(recovery, &damage));
+    recovery->end_off = begin_off;
+    recovery->has_above = false;
+    return RD_OK;
+}
+
+/* R-04a, proven: an entry whose link alone is damaged is served. */
+static rd_err take_relinked(struct recovery *recovery, const struct entry *entry)
+{
+    const struct damage damage = {.begin_off = entry->prev_off,
+                                  .end_off = entry_end(entry),
+                                  .key_hash = entry->key_hash,
+                                  .kind = RD_DAMAGE_LINK,
+                                  .has_key = true};
+    RD_TRY(recovery_note(recovery, &damage));
+    return recovery_take(recovery, entry, true);
+}
+
+/**
+ * R-02, where nothing holds at a link: an offset with the same start at which an entry holds is what the link meant.
+ * Returns: whether there is one; then the entry above is relinked and the walk goes on there.
+ */
+static rd_err relink_above(struct recovery *recovery, bool *out_done)
+{
+    *out_done = false;
+    if (!recovery->has_above || recovery->above.tombstone)
+        return RD_OK;
+    struct entry below;
+    uint64_t start_off = recovery->above.start_off;
+    uint64_t lowest = start_off >= RD_ALIGNMENT ? start_off - RD_ALIGNMENT + 1 : 0;
+    for (uint64_t at = start_off; at >= lowest && at >= RD_ENTRY_MIN; at--) {
+        if (!entry_holds(recovery, at, RD_ALIGNMENT, &below))
+            continue;
+        if (at < recovery->end_off && is_lost_tombstones(recovery->end_off - at))
+            return RD_OK;
+        const struct damage damage = {.begin_off = at,
+                                      .end_off = entry_end(&recovery->above),
+                                      .key_hash = recovery->above.key_hash,
+                                      .kind = RD_DAMAGE_LINK,
+                                      .has_key = true};
+        RD_TRY(recovery_note(recovery, &damage));
+        recovery->above.prev_off = at;
+        recovery->end_off = at;
+        *out_done = true;
+        return RD_OK;
+    }
+    return RD_OK;
+}
+
+/* R-04 where an accepted entry links to the end of the range. `found_off` is e. */
+static rd_err judge_proven(struct recovery *recovery, const struct fields *fields, uint64_t found_off)
+{
+    struct entry entry;
+    bool done = false;
+    if (fields->usable) {
+        if (fits_from(recovery, fields, found_off, &entry) || (found_off > 0 && fits_from(recovery, fields, 0, &entry)))
+            return take_relinked(recovery, &entry); /* a */
+        if (fields->link == found_off)
+            return pass(recovery, found_off, RD_DAMAGE_ENTRY, fields); /* b */
+        if (fields->link > 0 && fields->link < found_off && entry_holds(recovery, fields->link, RD_ALIGNMENT, &entry)) {
+            RD_TRY(links_miss(recovery, found_off, fields->link, &done));
+            if (done)
+                return pass(recovery, fields->link, RD_DAMAGE_ENTRY, fields); /* c */
+        }
+        const uint8_t *trailer = recovery->base + fields->trailer_off;
+        if (fields->link == 0 && ((trailer[7] != 0 && trailer[16] != 0) || found_off == fields->trailer_off))
+            return pass(recovery, 0, RD_DAMAGE_ENTRY, fields); /* d */
+    }
+    RD_TRY(relink_above(recovery, &done));
+    if (done)
+        return RD_OK;
+    return pass(recovery, found_off, fields->usable ? RD_DAMAGE_RANGE : RD_DAMAGE_UNIDENTIFIED, fields); /* e */
+}
+
+/* A tombstone whose link is not where a tombstone's must be belongs to a store that was being stored as a value. */
+static bool is_stray_tombstone(const struct recovery *recovery, const struct fields *fields)
+{
+    return fields->crc == RD_TOMBSTONE_CRC && recovery->base[fields->trailer_off - 1] == 0;
+}
+
+/* R-04 where the end of the file is all that says something ends here. */
+static rd_err judge_end(struct recovery *recovery, const struct fields *fields, uint64_t found_off)
+{
+    struct entry entry;
+    bool damaged = fields->usable &&
+                   (fits_from(recovery, fields, found_off, &entry) || /* a; a torn payload may look like it too */
+                    (fields->link == found_off && found_off > 0) ||   /* b */
+                    (fields->link > found_off && fields->link < fields->trailer_off &&
+                     !is_stray_tombstone(recovery, fields))); /* f */
+    if (damaged)
+        return pass(recovery, found_off, RD_DAMAGE_ENTRY, fields);
+    recovery->found.tail_off = found_off; /* f: torn */
+    recovery->end_off = found_off;
+    return RD_OK;
+}
+
+rd_err judge(struct recovery *recovery)
+{
+    RD_TRY(recovery_need_prefixes(recovery));
+    if (is_old_alignment(recovery, recovery->end_off))
+        return RD_E_ALIGNMENT;
+    uint64_t found_off;
+    RD_TRY(search_back(recovery, recovery->end_off, &found_off));
+    struct fields fields = read_fields(recovery, recovery->end_off);
+    return recovery->proven ? judge_proven(recovery, &fields, found_off) : judge_end(recovery, &fields, found_off);
+}
+
+rd_err judge_pad(struct recovery *recovery, struct entry *entry)
+{
+    struct entry below;
+    for (uint64_t at = entry->start_off; at > entry->prev_off && at >= RD_ENTRY_MIN; at--) {
+        if (!is_candidate(recovery, at) || !entry_holds(recovery, at, RD_ALIGNMENT, &below))
+            continue;
+        entry->prev_off = at;
+        const struct damage damage = {.begin_off = at,
+                                      .end_off = entry_end(entry),
+                                      .key_hash = entry->key_hash,
+                                      .kind = RD_DAMAGE_LINK,
+                                      .has_key = true};
+        return recovery_note(recovery, &damage);
+    }
+    return RD_OK;
+}

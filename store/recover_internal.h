@@ -1,0 +1,67 @@
+/* What the walk (recover.c) and the judgement of what doesn't hold (judge.c) share. */
+#ifndef RD_RECOVER_INTERNAL_H
+#define RD_RECOVER_INTERNAL_H
+
+#include "format.h"
+#include "recover.h"
+
+struct recovery {
+    const uint8_t *base;
+    uint64_t len;
+    const struct recover_options *options;
+    uint64_t steps;               /* towards the next look at the cancel flag */
+    struct crc_prefixes prefixes; /* made at the first failure; `at` is NULL until then */
+    struct recovered found;
+
+    uint64_t end_off; /* B: what lies below is still to be judged */
+    bool proven;      /* an accepted entry links to `end_off` */
+    bool has_above;
+    struct entry above;  /* that entry */
+    bool synced_matches; /* an accepted entry begins or ends at options->synced_off, or that is 0 */
+};
+
+/* What the trailer of an entry says and where it must lie, before any CRC. */
+static inline bool entry_before(const struct recovery *recovery, uint64_t end_off, uint64_t alignment,
+                                struct entry *out_entry)
+{
+    return end_off >= RD_ENTRY_MIN &&
+           entry_parse_aligned(recovery->base, end_off - RD_TRAILER_SIZE, alignment, out_entry);
+}
+
+/* The CRC of a range: from the prefixes once they are there. */
+static inline uint32_t range_crc(const struct recovery *recovery, uint64_t from, uint64_t to)
+{
+    return recovery->prefixes.at != NULL ? crc_of_range(&recovery->prefixes, from, to)
+                                         : crc_of(recovery->base + from, (size_t)(to - from));
+}
+
+static inline bool entry_holds(const struct recovery *recovery, uint64_t end_off, uint64_t alignment,
+                               struct entry *out_entry)
+{
+    return entry_before(recovery, end_off, alignment, out_entry) &&
+           range_crc(recovery, out_entry->start_off, out_entry->trailer_off) == out_entry->crc;
+}
+
+/* Returns: RD_OK, or RD_E_CANCELLED now and then, when that was asked. */
+RD_MUST_CHECK rd_err recovery_step(struct recovery *recovery);
+
+/* Returns: RD_OK, RD_E_NOMEM. */
+RD_MUST_CHECK rd_err recovery_need_prefixes(struct recovery *recovery);
+
+/* Accept an entry that ends at `end_off`. `verified`: its CRC was checked. */
+RD_MUST_CHECK rd_err recovery_take(struct recovery *recovery, const struct entry *entry, bool verified);
+
+/* Note a damaged range, and its key as damaged where one is known. */
+RD_MUST_CHECK rd_err recovery_note(struct recovery *recovery, const struct damage *damage);
+
+/**
+ * R-02 for an entry that holds though its pad is not all zero: its link may be wrong by less than the pad. Requires
+ * the prefixes.
+ * Sets `entry->prev_off` to the true link and notes that, where they differ.
+ */
+RD_MUST_CHECK rd_err judge_pad(struct recovery *recovery, struct entry *entry);
+
+/* nothing holds at `end_off`. Moves it down past what is decided on. */
+RD_MUST_CHECK rd_err judge(struct recovery *recovery);
+
+#endif
