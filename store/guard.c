@@ -2,6 +2,7 @@
 #include <rdrive/upkeep.h>
 #include <setjmp.h>
 #include <signal.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 /* One leaf at work: where to jump if a load from [begin, end) faults. */
@@ -54,13 +55,21 @@ static void call_previous(int number, siginfo_t *info, void *context)
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
+/* Leave the handler for the leaf that failed. Whoever called us (a handler put in later, a sanitizer) may have blocked
+   more signals than we asked for: what the fault interrupted knows which were. */
+static void jump(struct record *record, const ucontext_t *interrupted)
+{
+    pthread_sigmask(SIG_SETMASK, &interrupted->uc_sigmask, NULL);
+    siglongjmp(record->env, 1);
+}
+
 static void on_sigbus(int number, siginfo_t *info, void *context)
 {
     uintptr_t at = (uintptr_t)info->si_addr;
     if (info->si_code == BUS_ADRERR || info->si_code == BUS_OBJERR)
         for (struct record *record = armed; record != NULL; record = record->outer)
             if (at >= record->begin && at < record->end)
-                siglongjmp(record->env, 1);
+                jump(record, context);
     bool has_handler =
         (previous.sa_flags & SA_SIGINFO) != 0 || (previous.sa_handler != SIG_DFL && previous.sa_handler != SIG_IGN);
     if (has_handler)
