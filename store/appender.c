@@ -47,8 +47,8 @@ static rd_err put_large(struct appender *appender, const struct file *file, rd_s
     return RD_OK;
 }
 
-rd_err appender_add(struct appender *appender, const struct file *file, uint64_t key_hash, rd_span payload,
-                    struct entry *out_entry)
+rd_err appender_add_summed(struct appender *appender, const struct file *file, uint64_t key_hash, rd_span payload,
+                           uint32_t crc, struct entry *out_entry)
 {
     static const uint8_t zeros[RD_ALIGNMENT];
     bool tombstone = payload.len == 0;
@@ -60,7 +60,7 @@ rd_err appender_add(struct appender *appender, const struct file *file, uint64_t
         return RD_E_TOO_FAR;
     entry.trailer_off = entry.start_off + bytes.len;
     entry.tombstone = tombstone;
-    entry.crc = tombstone ? RD_TOMBSTONE_CRC : crc_of(bytes.data, bytes.len);
+    entry.crc = tombstone ? RD_TOMBSTONE_CRC : crc;
 
     size_t copied = bytes.len <= APPENDER_COPY_MAX ? bytes.len : 0;
     if (appender->used + pad + copied + sizeof(struct raw_trailer) > APPENDER_BUFFER)
@@ -77,4 +77,10 @@ rd_err appender_add(struct appender *appender, const struct file *file, uint64_t
     put(appender, &raw, sizeof(raw));
     *out_entry = entry;
     return RD_OK;
+}
+
+rd_err appender_add(struct appender *appender, const struct file *file, uint64_t key_hash, rd_span payload,
+                    struct entry *out_entry)
+{
+    return appender_add_summed(appender, file, key_hash, payload, crc_of(payload.data, payload.len), out_entry);
 }

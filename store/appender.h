@@ -33,6 +33,10 @@ static inline uint64_t appender_tail(const struct appender *appender)
 RD_MUST_CHECK rd_err appender_add(struct appender *appender, const struct file *file, uint64_t key_hash,
                                   rd_span payload, struct entry *out_entry);
 
+/* The same of a payload above APPENDER_COPY_MAX whose CRC is known: it is handed to the kernel and not looked at. */
+RD_MUST_CHECK rd_err appender_add_summed(struct appender *appender, const struct file *file, uint64_t key_hash,
+                                         rd_span payload, uint32_t crc, struct entry *out_entry);
+
 /* Hand what is gathered to the kernel. Returns: as appender_add. */
 RD_MUST_CHECK rd_err appender_flush(struct appender *appender, const struct file *file);
 

@@ -79,6 +79,11 @@ rd_err file_size(const struct file *file, uint64_t *out_bytes)
     return RD_OK;
 }
 
+rd_err file_error(void)
+{
+    return errno == ENOSPC || errno == EDQUOT || errno == EFBIG ? RD_E_NO_SPACE : RD_E_IO;
+}
+
 /* Step over `done` bytes of `parts`. */
 static void parts_advance(struct iovec **parts, size_t *count, size_t done)
 {
@@ -101,8 +106,10 @@ rd_err file_write_at(const struct file *file, struct iovec *parts, size_t count,
         ssize_t done = pwritev(file->fd, parts, now, (off_t)offset);
         if (done < 0 && errno == EINTR)
             continue;
+        if (done < 0 && errno == EFAULT)
+            return RD_E_TRUNCATED; /* the part lies in a mapping whose file was cut */
         if (done <= 0)
-            return errno == ENOSPC || errno == EDQUOT || errno == EFBIG ? RD_E_NO_SPACE : RD_E_IO;
+            return file_error();
         offset += (uint64_t)done;
         parts_advance(&parts, &count, (size_t)done);
     }
@@ -135,4 +142,14 @@ rd_err file_sync_directory(const char *path)
     int result = fsync(fd);
     close(fd);
     return result == 0 ? RD_OK : RD_E_SYNC;
+}
+
+char *file_beside(const char *path, const char *suffix)
+{
+    char *resolved = realpath(path, NULL);
+    char *beside = NULL;
+    if (asprintf(&beside, "%s%s", resolved != NULL ? resolved : path, suffix) < 0)
+        beside = NULL;
+    free(resolved);
+    return beside;
 }

@@ -23,8 +23,11 @@ void file_close(struct file *file);
 RD_MUST_CHECK rd_err file_size(const struct file *file, uint64_t *out_bytes);
 
 /* All of `parts` at `offset`, however many calls that takes; `parts` is used up. Returns: RD_OK, RD_E_NO_SPACE,
- * RD_E_IO. */
+ * RD_E_IO; RD_E_TRUNCATED where a part lies in a mapping whose file was cut. */
 RD_MUST_CHECK rd_err file_write_at(const struct file *file, struct iovec *parts, size_t count, uint64_t offset);
+
+/* What errno means after a failed write: RD_E_NO_SPACE or RD_E_IO. */
+rd_err file_error(void);
 
 /* Cut to `bytes`. Returns: RD_OK, RD_E_IO. */
 RD_MUST_CHECK rd_err file_cut(const struct file *file, uint64_t bytes);
@@ -34,5 +37,9 @@ RD_MUST_CHECK rd_err file_sync(const struct file *file);
 
 /* Sync the directory that holds `path`, so that a file made there survives. Returns: RD_OK, RD_E_SYNC. */
 RD_MUST_CHECK rd_err file_sync_directory(const char *path);
+
+/* The path of a companion of `path`: beside the file that a link leads to, so that each of its names finds it. To be
+   freed. NULL: no memory. */
+char *file_beside(const char *path, const char *suffix);
 
 #endif

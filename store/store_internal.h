@@ -112,12 +112,22 @@ RD_MUST_CHECK rd_err store_adopt(rd_store *store, struct recovered *recovered, u
 
 /* ---- write.c ---- */
 
-/* One caller's writes, deletes or rename: appended contiguously, visible at one instant. */
+/* Where an entry lies: offsets mean nothing without the generation. */
+struct place {
+    uint64_t generation;
+    uint64_t trailer_off;
+};
+
+/* One caller's writes, deletes, rename or renewal: appended contiguously, visible at one instant. */
 struct commit {
     const rd_write_item *items; /* or, where NULL, deletes of `keys` */
+    const uint32_t *crcs;       /* NULL, or those of the items' payloads: large ones are not looked at then */
     const rd_key *keys;
     size_t count;
-    bool rename; /* keys[0] becomes keys[1] */
+    const struct place *only; /* NULL, or a delete of one key happens only if its newest entry lies here; otherwise
+                                 RD_E_UNAVAILABLE, where it has a value */
+    bool rename;              /* keys[0] becomes keys[1] */
+    bool renew;               /* append what each key has once more: its value, or a tombstone */
     rd_err err;
     rd_written written;
 };
@@ -126,7 +136,26 @@ struct commit {
  */
 void store_commit(rd_store *store, struct commit **group, size_t count);
 
-/* Sync as rd_store_sync does, where anything is unsynced. */
+/* A stored payload on its way into a file again. Once it is taken nothing of ours loads from the mapping: a file that
+   is cut under it is an error. */
+struct taken {
+    rd_span bytes; /* large: in the mapping; small: `copy` */
+    uint32_t crc;
+    void *copy;
+};
+
+/* Returns: RD_OK, to be given back with taken_fini; RD_E_DAMAGED `stored` is not what `crc` is of; RD_E_TRUNCATED,
+   RD_E_NOMEM. */
+RD_MUST_CHECK rd_err take(rd_span stored, uint32_t crc, struct taken *out_taken);
+void taken_fini(struct taken *taken);
+
+/* ---- commit_queue.c ---- */
+
+/* Carry out one commit together with those of other callers that wait, by one sync. Returns: `commit->err`; `out_done`
+   is written where that is RD_OK; NULL is fine. */
+rd_err store_submit(rd_store *store, struct commit *commit, rd_written *out_done);
+
+/* Sync where anything is unsynced. Writers go on meanwhile. Returns: as rd_store_sync. */
 RD_MUST_CHECK rd_err store_sync(rd_store *store);
 
 RD_MUST_CHECK rd_err commit_queue_create(struct commit_queue **out_queue);
@@ -146,11 +175,13 @@ bool writer_line_read(const char *store_path, struct writer_said *out_said);
 /* For a store open for writing as `file`. Nothing is written yet. Returns: RD_OK, RD_E_NOMEM. */
 RD_MUST_CHECK rd_err writer_line_create(const char *store_path, struct writer_line **out_line);
 
-/* Before an append: write it with its directory, synced, unless that was done for this file. `synced_off` is what is
-   known to be durable. Returns: RD_OK; RD_E_NO_SPACE, RD_E_IO, RD_E_SYNC: don't append. */
-RD_MUST_CHECK rd_err writer_line_begin(struct writer_line *line, const struct file *file, uint64_t synced_off);
+/* Before an append: sync the file, which ends at `tail_off`, then write the line with its directory, synced; unless
+   that was done for this file. Returns: RD_OK; RD_E_NO_SPACE, RD_E_IO: don't append; RD_E_SYNC: of the store's own
+   file. */
+RD_MUST_CHECK rd_err writer_line_begin(struct writer_line *line, const struct file *file, uint64_t tail_off);
 
-/* After a sync: rewrite it in place, unsynced, at most once a second; always with `closing`. Failure is harmless. */
+/* After a sync: rewrite it in place, unsynced, at most once a second; always with `closing`. Failure is harmless, and
+   less than what it knows already is no news: close with 0 where something is unsynced. NULL is fine. */
 void writer_line_synced(struct writer_line *line, uint64_t synced_off, bool closing);
 
 /* For another file that is about to take the store's place: write and sync it anew. Returns: as writer_line_begin. */

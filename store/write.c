@@ -1,11 +1,13 @@
 #include "base.h"
+#include "guard.h"
 #include "store_internal.h"
 
 /* An entry that is in the file but not yet in the index. */
 struct staged {
     uint64_t hash;
     uint64_t word;
-    uint64_t payload_len;
+    uint64_t payload_len; /* 0 of a tombstone, as the next */
+    uint64_t stored_len;
 };
 
 /* A group of commits between its first append and its publication. */
@@ -15,6 +17,7 @@ struct stage {
     size_t capacity;
     struct index words; /* of the first `indexed` entries, for deletes; without slots until one needs it */
     size_t indexed;
+    bool begun; /* the file was looked at, and may be appended to */
 };
 
 static rd_err stage_reserve(struct stage *stage, size_t more)
@@ -32,22 +35,52 @@ static rd_err stage_reserve(struct stage *stage, size_t more)
     return RD_OK;
 }
 
-static rd_err append_one(rd_store *store, struct stage *stage, uint64_t hash, rd_span payload)
+/**
+ * Once a group, before its first append. Bytes of somebody else behind the tail (the crate takes no lock) are neither
+ * overwritten nor cut: writing ends.
+ */
+static rd_err begin(rd_store *store, struct stage *stage)
+{
+    uint64_t bytes;
+    if (stage->begun)
+        return RD_OK;
+    RD_TRY(file_size(&store->file, &bytes));
+    if (bytes < store->tail_off)
+        return RD_E_TRUNCATED;
+    rd_err err = bytes > store->tail_off ? RD_E_ENDED : RD_OK;
+    if (err == RD_OK && store->line != NULL)
+        err = writer_line_begin(store->line, &store->file, store->tail_off);
+    if (err == RD_E_ENDED || err == RD_E_SYNC)
+        store->write_ended = true;
+    stage->begun = err == RD_OK;
+    return err;
+}
+
+/* An entry whose payload has this CRC; NULL: not known yet. */
+static rd_err append_one(rd_store *store, struct stage *stage, uint64_t hash, rd_span payload, const uint32_t *crc)
 {
     struct entry entry;
-    RD_TRY(appender_add(&store->appender, &store->file, hash, payload, &entry));
+    RD_TRY(begin(store, stage));
+    RD_TRY(stage_reserve(stage, 1));
+    if (crc != NULL)
+        RD_TRY(appender_add_summed(&store->appender, &store->file, hash, payload, *crc, &entry));
+    else
+        RD_TRY(appender_add(&store->appender, &store->file, hash, payload, &entry));
     stage->entries[stage->count++] = (struct staged){
         .hash = hash,
         .word = entry.trailer_off | WORD_VERIFIED | (entry.tombstone ? WORD_TOMBSTONE : 0),
         .payload_len = entry.tombstone ? 0 : payload.len,
+        .stored_len = entry.tombstone ? 0 : entry_stored_len(&entry),
     };
     return RD_OK;
 }
 
 static rd_err append_writes(rd_store *store, struct stage *stage, struct commit *commit)
 {
-    for (size_t i = 0; i < commit->count; i++)
-        RD_TRY(append_one(store, stage, commit->items[i].key_hash, commit->items[i].payload));
+    for (size_t i = 0; i < commit->count; i++) {
+        const uint32_t *crc = commit->crcs != NULL ? &commit->crcs[i] : NULL;
+        RD_TRY(append_one(store, stage, commit->items[i].key_hash, commit->items[i].payload, crc));
+    }
     return RD_OK;
 }
 
@@ -79,6 +112,15 @@ static uint64_t newest_word(const rd_store *store, const struct stage *stage, ui
     return word != WORD_NONE ? word : index_find(&store->index, hash);
 }
 
+/* Whether a delete still meets the entry that it is meant for. */
+static rd_err check_place(const rd_store *store, const struct commit *commit, uint64_t word)
+{
+    const struct place *only = commit->only;
+    if (only == NULL || (only->generation == store->mapping->generation && only->trailer_off == word_off(word)))
+        return RD_OK;
+    return RD_E_UNAVAILABLE;
+}
+
 /* F-14: a tombstone for each key present before the call. */
 static rd_err append_deletes(rd_store *store, struct stage *stage, struct commit *commit)
 {
@@ -89,9 +131,110 @@ static rd_err append_deletes(rd_store *store, struct stage *stage, struct commit
         uint64_t word = newest_word(store, stage, commit->keys[i].hash);
         if (word == WORD_NONE || (word & WORD_TOMBSTONE) != 0)
             continue;
-        RD_TRY(stage_reserve(stage, 1));
-        RD_TRY(append_one(store, stage, commit->keys[i].hash, (rd_span){0}));
+        RD_TRY(check_place(store, commit, word));
+        RD_TRY(append_one(store, stage, commit->keys[i].hash, (rd_span){0}, NULL));
         commit->written.deleted_count++;
+    }
+    return RD_OK;
+}
+
+rd_err take(rd_span stored, uint32_t crc, struct taken *out_taken)
+{
+    struct taken taken = {.bytes = stored, .crc = crc};
+    uint32_t found = 0;
+    if (stored.len <= APPENDER_COPY_MAX) {
+        taken.copy = malloc(stored.len > 0 ? stored.len : 1);
+        if (taken.copy == NULL)
+            return RD_E_NOMEM;
+        taken.bytes.data = taken.copy;
+    }
+    rd_err err = RD_OK;
+    if (taken.copy == NULL && !guard_crc(0, stored.data, stored.len, &found))
+        err = RD_E_TRUNCATED;
+    else if (taken.copy != NULL && !rd_copy(taken.copy, stored))
+        err = RD_E_TRUNCATED;
+    else if (taken.copy != NULL)
+        found = crc_of(taken.copy, stored.len);
+    if (err == RD_OK && found != crc)
+        err = RD_E_DAMAGED;
+    if (err == RD_OK)
+        *out_taken = taken;
+    else
+        taken_fini(&taken);
+    return err;
+}
+
+void taken_fini(struct taken *taken)
+{
+    free(taken->copy);
+    *taken = (struct taken){0};
+}
+
+/* Have the store's mapping reach up to `bytes`. What is published stays as it is. */
+static rd_err map_up_to(rd_store *store, uint64_t bytes)
+{
+    struct mapping *grown;
+    struct mapping *superseded = store->mapping;
+    if (bytes <= superseded->reserved)
+        return RD_OK;
+    RD_TRY(mapping_create(&store->file, bytes, superseded->generation, superseded->layout, &grown));
+    pthread_rwlock_wrlock(&store->publish);
+    store->mapping = grown;
+    pthread_rwlock_unlock(&store->publish);
+    mapping_unpin(superseded, 1);
+    return RD_OK;
+}
+
+/* The entry that a word of the index names. */
+static rd_err entry_at(const rd_store *store, uint64_t word, struct entry *out_entry)
+{
+    return guard_parse(store->mapping->base, word_off(word), out_entry);
+}
+
+/* Append the value behind `word`, which may be of an earlier commit of the group, once more, under `hash`. */
+static rd_err append_again(rd_store *store, struct stage *stage, uint64_t word, uint64_t hash)
+{
+    struct entry entry;
+    RD_CLEANUP(taken_fini) struct taken taken = {0};
+    RD_TRY(map_up_to(store, word_off(word) + RD_TRAILER_SIZE));
+    RD_TRY(entry_at(store, word, &entry));
+    rd_span stored = {.data = store->mapping->base + entry.start_off, .len = (size_t)entry_payload_len(&entry)};
+    RD_TRY(take(stored, entry.crc, &taken));
+    return append_one(store, stage, hash, taken.bytes, &taken.crc);
+}
+
+static rd_err append_rename(rd_store *store, struct stage *stage, const struct commit *commit)
+{
+    uint64_t old_hash = commit->keys[0].hash;
+    uint64_t new_hash = commit->keys[1].hash;
+    if (old_hash == new_hash)
+        return RD_E_INVALID;
+    RD_TRY(stage_index(stage));
+    uint64_t word = newest_word(store, stage, old_hash);
+    if (word == WORD_NONE || (word & WORD_TOMBSTONE) != 0)
+        return RD_ABSENT;
+    if ((word & WORD_DAMAGED) != 0)
+        return RD_E_DAMAGED;
+    RD_TRY(append_again(store, stage, word, new_hash));
+    return append_one(store, stage, old_hash, (rd_span){0}, NULL);
+}
+
+/* What each key has, once more. A damaged value stays as it is. */
+static rd_err append_renewals(rd_store *store, struct stage *stage, const struct commit *commit)
+{
+    RD_TRY(stage_index(stage));
+    for (size_t i = 0; i < commit->count; i++) {
+        uint64_t hash = commit->keys[i].hash;
+        uint64_t word = newest_word(store, stage, hash);
+        if ((word & WORD_DAMAGED) != 0)
+            continue;
+        rd_err err = RD_OK;
+        if (word == WORD_NONE || (word & WORD_TOMBSTONE) != 0)
+            err = append_one(store, stage, hash, (rd_span){0}, NULL);
+        else
+            err = append_again(store, stage, word, hash);
+        if (err != RD_OK && err != RD_E_DAMAGED)
+            return err;
     }
     return RD_OK;
 }
@@ -102,13 +245,14 @@ static rd_err prepare(rd_store *store, struct stage *stage, const struct commit 
     for (size_t i = 0; commit->items != NULL && i < commit->count; i++)
         if (!payload_is_legal(commit->items[i].payload))
             return RD_E_PAYLOAD; /* F-13: one illegal payload and nothing is written */
-    if (commit->items == NULL)
+    if (commit->items == NULL && !commit->rename && !commit->renew)
         return RD_OK; /* a delete touches only what the index has, and that is less than it names */
-    RD_TRY(stage_reserve(stage, commit->count));
-    if (index_has_room(&store->index, stage->count + commit->count))
+    size_t more = commit->rename ? 2 : commit->count;
+    RD_TRY(stage_reserve(stage, more));
+    if (index_has_room(&store->index, stage->count + more))
         return RD_OK;
     pthread_rwlock_wrlock(&store->publish);
-    rd_err err = index_reserve(&store->index, stage->count + commit->count);
+    rd_err err = index_reserve(&store->index, stage->count + more);
     pthread_rwlock_unlock(&store->publish);
     return err;
 }
@@ -125,6 +269,15 @@ static void cut_back(rd_store *store, uint64_t tail_off)
         store->write_ended = true;
 }
 
+static rd_err append_by_kind(rd_store *store, struct stage *stage, struct commit *commit)
+{
+    if (commit->items != NULL)
+        return append_writes(store, stage, commit);
+    if (commit->rename)
+        return append_rename(store, stage, commit);
+    return commit->renew ? append_renewals(store, stage, commit) : append_deletes(store, stage, commit);
+}
+
 /* Append one commit; on failure nothing of it stays in the file or in the stage. */
 static rd_err append_commit(rd_store *store, struct stage *stage, struct commit *commit)
 {
@@ -135,154 +288,93 @@ static rd_err append_commit(rd_store *store, struct stage *stage, struct commit 
     RD_TRY(prepare(store, stage, commit));
     size_t count_before = stage->count;
     uint64_t tail_before = appender_tail(&store->appender);
-    rd_err err = commit->items != NULL ? append_writes(store, stage, commit) : append_deletes(store, stage, commit);
+    rd_err err = append_by_kind(store, stage, commit);
     if (err == RD_OK)
         err = appender_flush(&store->appender, &store->file);
     if (err != RD_OK) {
         stage_forget(stage, count_before);
         commit->written.deleted_count = 0;
-        cut_back(store, tail_before);
+        if (stage->begun)
+            cut_back(store, tail_before);
         return err;
     }
     commit->written.tail_off = appender_tail(&store->appender);
     return RD_OK;
 }
 
-/* The bytes a superseded word stood for, to be taken off the live ones. */
-static uint64_t live_len(const rd_store *store, uint64_t word)
+/* Take what a superseded word stood for off the live ones. What can't be measured any more stays counted. */
+static void forget_live(rd_store *store, uint64_t word)
 {
     struct entry entry;
-    return entry_parse(store->mapping->base, word_off(word), &entry) ? entry_payload_len(&entry) : 0;
+    store->live_keys--;
+    if (entry_at(store, word, &entry) != RD_OK)
+        return;
+    store->live_bytes -= entry_payload_len(&entry);
+    store->live_stored -= entry_stored_len(&entry);
 }
 
 static void publish_one(rd_store *store, const struct staged *staged)
 {
     uint64_t before = index_set(&store->index, staged->hash, staged->word);
-    if ((before & WORD_DAMAGED) != 0) {
+    if ((before & WORD_DAMAGED) != 0)
         store->damaged_keys--; /* healed */
-    } else if (before != WORD_NONE && (before & WORD_TOMBSTONE) == 0) {
-        store->live_keys--;
-        store->live_bytes -= live_len(store, before);
-    }
-    if ((staged->word & WORD_TOMBSTONE) == 0) {
+    else if (before != WORD_NONE && (before & WORD_TOMBSTONE) == 0)
+        forget_live(store, before);
+    if ((staged->word & WORD_TOMBSTONE) == 0)
         store->live_keys++;
-        store->live_bytes += staged->payload_len;
-    }
+    store->live_bytes += staged->payload_len;
+    store->live_stored += staged->stored_len;
     store->entries++;
 }
 
-/* Make the stage visible at one instant. */
-static rd_err publish(rd_store *store, struct stage *stage)
+/* Make the stage visible at one instant. Nothing can fail any more. */
+static void publish(rd_store *store, const struct stage *stage)
 {
-    uint64_t tail_off = appender_tail(&store->appender);
-    struct mapping *grown = NULL;
-    if (tail_off > store->mapping->reserved)
-        RD_TRY(mapping_create(&store->file, tail_off, store->mapping->generation, store->mapping->layout, &grown));
     pthread_rwlock_wrlock(&store->publish);
-    struct mapping *superseded = NULL;
-    if (grown != NULL) {
-        superseded = store->mapping;
-        store->mapping = grown;
-    }
+    store->tail_off = appender_tail(&store->appender);
     for (size_t i = 0; i < stage->count; i++)
         publish_one(store, &stage->entries[i]);
-    store->tail_off = tail_off;
     pthread_rwlock_unlock(&store->publish);
-    mapping_unpin(superseded, 1);
-    return RD_OK;
 }
 
-/* Sync and publish what the group has appended. */
-static void complete(rd_store *store, struct stage *stage, struct commit **group, size_t count)
+/* Make what the group has appended durable, as the store's mode says, and visible. */
+static rd_err complete(rd_store *store, const struct stage *stage)
 {
     bool durable = store->options.sync == RD_SYNC_ALWAYS;
-    uint64_t published = store->tail_off;
-    rd_err err = RD_OK;
-    if (stage->count > 0) {
-        err = durable ? file_sync(&store->file) : RD_OK;
-        if (err == RD_OK)
-            err = publish(store, stage);
+    rd_err err = map_up_to(store, appender_tail(&store->appender));
+    if (err != RD_OK) {
+        cut_back(store, store->tail_off);
+        return err;
     }
-    if (err == RD_E_SYNC)
+    if (durable && file_sync(&store->file) != RD_OK) {
         store->write_ended = true; /* the kernel may have dropped the pages: whether they survive is unknown */
-    else if (err != RD_OK)
-        cut_back(store, published);
-    for (size_t i = 0; i < count; i++) {
-        if (group[i]->err != RD_OK)
-            continue;
-        group[i]->err = err;
-        group[i]->written.durable = durable;
+        return RD_E_SYNC;
     }
+    publish(store, stage);
+    if (durable)
+        writer_line_synced(store->line, store->tail_off, false);
+    else
+        store->unsynced = true;
+    return RD_OK;
 }
 
 void store_commit(rd_store *store, struct commit **group, size_t count)
 {
     struct stage stage = {0};
     pthread_mutex_lock(&store->write);
-    rd_err begun = appender_begin(&store->appender, store->tail_off);
+    rd_err err = appender_begin(&store->appender, store->tail_off);
     for (size_t i = 0; i < count; i++) {
         group[i]->written = (rd_written){.tail_off = store->tail_off};
-        group[i]->err = begun == RD_OK ? append_commit(store, &stage, group[i]) : begun;
+        group[i]->err = err == RD_OK ? append_commit(store, &stage, group[i]) : err;
     }
-    complete(store, &stage, group, count);
+    if (stage.count > 0)
+        err = complete(store, &stage);
+    for (size_t i = 0; i < count; i++) {
+        if (group[i]->err == RD_OK)
+            group[i]->err = err;
+        group[i]->written.durable = store->options.sync == RD_SYNC_ALWAYS;
+    }
     pthread_mutex_unlock(&store->write);
     index_fini(&stage.words);
     free(stage.entries);
-}
-
-static rd_err commit_alone(rd_store *store, struct commit *commit, rd_written *out_done)
-{
-    store_commit(store, &commit, 1);
-    if (commit->err == RD_OK && out_done != NULL)
-        *out_done = commit->written;
-    return commit->err;
-}
-
-rd_err rd_store_batch_write(rd_store *store, const rd_write_item *items, size_t count, rd_written *out_done)
-{
-    static const rd_write_item none;
-    struct commit commit = {.items = count > 0 ? items : &none, .count = count};
-    return commit_alone(store, &commit, out_done);
-}
-
-rd_err rd_store_write_hash(rd_store *store, uint64_t key_hash, rd_span payload, rd_written *out_done)
-{
-    rd_write_item item = {.key_hash = key_hash, .payload = payload};
-    return rd_store_batch_write(store, &item, 1, out_done);
-}
-
-rd_err rd_store_write(rd_store *store, rd_span key, rd_span payload, rd_written *out_done)
-{
-    return rd_store_write_hash(store, rd_hash(key), payload, out_done);
-}
-
-rd_err rd_store_delete(rd_store *store, rd_span key, rd_written *out_done)
-{
-    uint64_t hash = rd_hash(key);
-    return rd_store_batch_delete(store, &hash, 1, out_done);
-}
-
-rd_err rd_store_batch_delete(rd_store *store, const uint64_t *key_hashes, size_t count, rd_written *out_done)
-{
-    rd_key *keys = calloc(count > 0 ? count : 1, sizeof(*keys));
-    if (keys == NULL)
-        return RD_E_NOMEM;
-    for (size_t i = 0; i < count; i++)
-        keys[i].hash = key_hashes[i];
-    struct commit commit = {.keys = keys, .count = count};
-    rd_err err = commit_alone(store, &commit, out_done);
-    free(keys);
-    return err;
-}
-
-rd_err rd_store_sync(rd_store *store)
-{
-    if (!store->options.writable)
-        return RD_E_READ_ONLY;
-    pthread_mutex_lock(&store->write);
-    rd_err err = store->write_ended ? RD_E_ENDED : file_sync(&store->file);
-    if (err == RD_E_SYNC)
-        store->write_ended = true;
-    pthread_mutex_unlock(&store->write);
-    return err;
 }

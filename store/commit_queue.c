@@ -1,0 +1,170 @@
+/* Callers that wait for a commit. Whoever finds no leader leads: it commits what waits, with one sync for all, and
+   hands the lead on. So a sync that takes long gathers those who come meanwhile, and none waits for more than two. */
+#include "base.h"
+#include "store_internal.h"
+#include <unistd.h>
+
+#define GROUP_MAX 256 /* commits that share a sync */
+
+enum wait_state { WAITING, LEADING, DONE };
+
+struct waiter {
+    struct commit *commit;
+    struct waiter *next;
+    enum wait_state state;
+    pthread_cond_t changed;
+};
+
+struct commit_queue {
+    pthread_mutex_t lock; /* guards all but `sync`; nothing else is taken under it */
+    struct waiter *first, *last;
+    bool led;
+    pthread_mutex_t sync; /* one sync at a time: the kernel reports a failed write-back to one of them alone */
+};
+
+rd_err commit_queue_create(struct commit_queue **out_queue)
+{
+    struct commit_queue *queue = calloc(1, sizeof(*queue));
+    if (queue == NULL)
+        return RD_E_NOMEM;
+    pthread_mutex_init(&queue->lock, NULL);
+    pthread_mutex_init(&queue->sync, NULL);
+    *out_queue = queue;
+    return RD_OK;
+}
+
+void commit_queue_destroy(struct commit_queue *queue)
+{
+    if (queue == NULL)
+        return;
+    RD_REQUIRE(queue->first == NULL && !queue->led);
+    pthread_mutex_destroy(&queue->lock);
+    pthread_mutex_destroy(&queue->sync);
+    free(queue);
+}
+
+/* Requires: `lock` is held, for all that follow. */
+static void queue_put(struct commit_queue *queue, struct waiter *waiter)
+{
+    if (queue->first == NULL)
+        queue->first = waiter;
+    else
+        queue->last->next = waiter;
+    queue->last = waiter;
+}
+
+static size_t queue_take(struct commit_queue *queue, struct waiter *out_group[GROUP_MAX])
+{
+    size_t count = 0;
+    for (; queue->first != NULL && count < GROUP_MAX; queue->first = queue->first->next)
+        out_group[count++] = queue->first;
+    return count;
+}
+
+static void waiter_move(struct waiter *waiter, enum wait_state state)
+{
+    waiter->state = state;
+    pthread_cond_signal(&waiter->changed); /* under the lock: the waiter is gone once it has seen this */
+}
+
+/* Carry out what waits, the leader's own commit first. */
+static void lead(rd_store *store, struct commit_queue *queue)
+{
+    struct waiter *waiters[GROUP_MAX];
+    struct commit *group[GROUP_MAX];
+    size_t count = queue_take(queue, waiters);
+    pthread_mutex_unlock(&queue->lock);
+    for (size_t i = 0; i < count; i++)
+        group[i] = waiters[i]->commit;
+    store_commit(store, group, count);
+    pthread_mutex_lock(&queue->lock);
+    for (size_t i = 0; i < count; i++)
+        waiter_move(waiters[i], DONE);
+    queue->led = queue->first != NULL;
+    if (queue->led)
+        waiter_move(queue->first, LEADING);
+}
+
+rd_err store_submit(rd_store *store, struct commit *commit, rd_written *out_done)
+{
+    struct commit_queue *queue = store->queue;
+    struct waiter waiter = {.commit = commit, .state = WAITING};
+    if (!store->options.writable)
+        return RD_E_READ_ONLY;
+    if (queue == NULL) {
+        store_commit(store, &commit, 1);
+        if (commit->err == RD_OK && out_done != NULL)
+            *out_done = commit->written;
+        return commit->err;
+    }
+    pthread_cond_init(&waiter.changed, NULL);
+    pthread_mutex_lock(&queue->lock);
+    queue_put(queue, &waiter);
+    if (!queue->led) {
+        queue->led = true;
+        waiter.state = LEADING;
+    }
+    while (waiter.state == WAITING)
+        pthread_cond_wait(&waiter.changed, &queue->lock);
+    if (waiter.state == LEADING)
+        lead(store, queue);
+    pthread_mutex_unlock(&queue->lock);
+    pthread_cond_destroy(&waiter.changed);
+    if (commit->err == RD_OK && out_done != NULL)
+        *out_done = commit->written;
+    return commit->err;
+}
+
+/* A moment of the file that is to be made durable. */
+struct syncing {
+    struct file file; /* of its own: a compaction may close the store's meanwhile */
+    uint64_t tail_off;
+    uint64_t generation;
+};
+
+/* Returns: RD_OK, `out_syncing->file.fd` is -1 where nothing is to be synced. */
+static rd_err sync_begin(rd_store *store, struct syncing *out_syncing)
+{
+    rd_err err = RD_OK;
+    struct syncing syncing = {.file.fd = -1};
+    pthread_mutex_lock(&store->write);
+    syncing.tail_off = store->tail_off;
+    syncing.generation = store->mapping->generation;
+    if (store->write_ended)
+        err = RD_E_ENDED;
+    else if (store->unsynced && (syncing.file.fd = dup(store->file.fd)) < 0)
+        err = RD_E_IO;
+    pthread_mutex_unlock(&store->write);
+    *out_syncing = syncing;
+    return err;
+}
+
+static void sync_end(rd_store *store, const struct syncing *syncing, rd_err err)
+{
+    pthread_mutex_lock(&store->write);
+    if (err != RD_OK) {
+        store->write_ended = true;
+    } else if (store->mapping->generation == syncing->generation) {
+        store->unsynced = store->tail_off != syncing->tail_off;
+        writer_line_synced(store->line, syncing->tail_off, false);
+    }
+    pthread_mutex_unlock(&store->write);
+}
+
+rd_err store_sync(rd_store *store)
+{
+    struct syncing syncing;
+    if (!store->options.writable)
+        return RD_E_READ_ONLY;
+    if (store->queue != NULL)
+        pthread_mutex_lock(&store->queue->sync);
+    rd_err err = sync_begin(store, &syncing);
+    if (err == RD_OK && syncing.file.fd >= 0) {
+        err = file_sync(&syncing.file);
+        sync_end(store, &syncing, err);
+        file_close(&syncing.file);
+    }
+    if (store->queue != NULL)
+        pthread_mutex_unlock(&store->queue->sync);
+    return err;
+}

@@ -1,0 +1,195 @@
+/* STORE.writer: who writes to the store, and up to where it is known to be durable. One sector, so that a power cut
+   leaves the old line or the new one; a line is believed only if it is, byte for byte, what we would write. */
+#include "base.h"
+#include "store_internal.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define LINE_LEN        ((size_t)512)
+#define LINE_SUFFIX     ".writer"
+#define LINE_MODE       0644
+#define REWRITE_PAUSE_S 1
+
+struct writer_line {
+    char *path;
+    int fd;                  /* -1 until the first append */
+    struct writer_said said; /* `inode` 0: nothing is written yet */
+    time_t rewritten_s;      /* by the monotonic clock */
+    uint64_t written_off;    /* what the file says; `said.synced_off` may know more */
+};
+
+/* The line for `said`: its fields, their CRC, blanks, a newline. Returns: false where a field doesn't fit. */
+static bool render(const struct writer_said *said, char out_line[LINE_LEN + 1])
+{
+    int used = snprintf(out_line, LINE_LEN,
+                        "rdrive-writer pid=%" PRIu64 " host=%s start=%" PRIu64 " inode=%" PRIu64 " synced=%" PRIu64,
+                        said->pid, said->host, said->start, said->inode, said->synced_off);
+    if (used < 0 || (size_t)used + sizeof(" checksum=12345678\n") > LINE_LEN)
+        return false;
+    uint32_t crc = crc_of(out_line, (size_t)used);
+    used += snprintf(out_line + used, LINE_LEN - (size_t)used, " checksum=%08" PRIx32, crc);
+    memset(out_line + used, ' ', LINE_LEN - 1 - (size_t)used);
+    memcpy(out_line + LINE_LEN - 1, "\n", sizeof("\n"));
+    return true;
+}
+
+static bool parse(const char *line, struct writer_said *out_said)
+{
+    struct writer_said said = {0};
+    char again[LINE_LEN + 1];
+    if (sscanf(line, /* NOLINT(cert-err34-c): numbers that overflow don't come out again as they went in */
+               "rdrive-writer pid=%" SCNu64 " host=%64s start=%" SCNu64 " inode=%" SCNu64 " synced=%" SCNu64, &said.pid,
+               said.host, &said.start, &said.inode, &said.synced_off) != 5)
+        return false;
+    if (!render(&said, again) || memcmp(again, line, LINE_LEN) != 0)
+        return false;
+    *out_said = said;
+    return true;
+}
+
+bool writer_line_read(const char *store_path, struct writer_said *out_said)
+{
+    char line[LINE_LEN + 1];
+    char *path = file_beside(store_path, LINE_SUFFIX);
+    if (path == NULL)
+        return false;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+    free(path);
+    if (fd < 0)
+        return false;
+    ssize_t got = pread(fd, line, sizeof(line), 0); /* one byte more would be seen */
+    close(fd);
+    if (got != (ssize_t)LINE_LEN)
+        return false;
+    line[LINE_LEN] = '\0';
+    return parse(line, out_said);
+}
+
+/* A host's name as one word of plain letters. */
+static void host_name(char out_host[65])
+{
+    char name[65] = {0};
+    if (gethostname(name, sizeof(name) - 1) != 0 || name[0] == '\0')
+        memcpy(name, "unknown", sizeof("unknown"));
+    for (char *at = name; *at != '\0'; at++)
+        if (*at <= ' ' || *at > '~')
+            *at = '?';
+    memcpy(out_host, name, sizeof(name));
+}
+
+rd_err writer_line_create(const char *store_path, struct writer_line **out_line)
+{
+    struct writer_line *line = calloc(1, sizeof(*line));
+    if (line == NULL)
+        return RD_E_NOMEM;
+    line->fd = -1;
+    line->path = file_beside(store_path, LINE_SUFFIX);
+    if (line->path == NULL) {
+        free(line);
+        return RD_E_NOMEM;
+    }
+    *out_line = line;
+    return RD_OK;
+}
+
+void writer_line_destroy(struct writer_line *line)
+{
+    if (line == NULL)
+        return;
+    if (line->fd >= 0)
+        close(line->fd);
+    free(line->path);
+    free(line);
+}
+
+static time_t monotonic_s(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec;
+}
+
+/* In place, in one write. */
+static rd_err put_line(const struct writer_line *line, const struct writer_said *said)
+{
+    char text[LINE_LEN + 1];
+    if (!render(said, text))
+        return RD_E_IO;
+    struct iovec part = {.iov_base = text, .iov_len = LINE_LEN};
+    return file_write_at(&(struct file){.fd = line->fd}, &part, 1, 0);
+}
+
+static rd_err open_line(struct writer_line *line)
+{
+    struct stat st;
+    if (line->fd >= 0 && (fstat(line->fd, &st) != 0 || st.st_nlink == 0)) {
+        close(line->fd); /* somebody removed it */
+        line->fd = -1;
+    }
+    if (line->fd < 0)
+        line->fd = open(line->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, LINE_MODE);
+    if (line->fd < 0)
+        return file_error();
+    return fstat(line->fd, &st) == 0 && S_ISREG(st.st_mode) ? RD_OK : RD_E_IO;
+}
+
+/* Write the line for the file of this inode and make sure that it stays. */
+static rd_err write_synced(struct writer_line *line, uint64_t inode, uint64_t synced_off)
+{
+    struct writer_said said = {
+        .pid = (uint64_t)getpid(), .inode = inode, .synced_off = synced_off, .start = line->said.start};
+    if (said.start == 0)
+        said.start = (uint64_t)time(NULL);
+    host_name(said.host);
+    RD_TRY(open_line(line));
+    line->said.inode = 0; /* until it is durable it counts for nothing */
+    RD_TRY(put_line(line, &said));
+    if (ftruncate(line->fd, (off_t)LINE_LEN) != 0 || fsync(line->fd) != 0)
+        return file_error();
+    if (file_sync_directory(line->path) != RD_OK)
+        return RD_E_IO; /* nothing of the store is in doubt */
+    line->said = said;
+    line->written_off = synced_off;
+    line->rewritten_s = monotonic_s();
+    return RD_OK;
+}
+
+rd_err writer_line_begin(struct writer_line *line, const struct file *file, uint64_t tail_off)
+{
+    struct stat st;
+    if (fstat(file->fd, &st) != 0)
+        return RD_E_IO;
+    if (line->said.inode == (uint64_t)st.st_ino)
+        return RD_OK;
+    if (tail_off > 0)
+        RD_TRY(file_sync(file)); /* what it held when it was opened may still be on its way */
+    return write_synced(line, (uint64_t)st.st_ino, tail_off);
+}
+
+rd_err writer_line_move(struct writer_line *line, const struct file *file, uint64_t synced_off)
+{
+    struct stat st;
+    if (fstat(file->fd, &st) != 0)
+        return RD_E_IO;
+    return write_synced(line, (uint64_t)st.st_ino, synced_off);
+}
+
+void writer_line_synced(struct writer_line *line, uint64_t synced_off, bool closing)
+{
+    if (line == NULL || line->said.inode == 0)
+        return;
+    if (synced_off > line->said.synced_off)
+        line->said.synced_off = synced_off;
+    if (line->written_off == line->said.synced_off)
+        return;
+    time_t now_s = monotonic_s();
+    if (!closing && now_s - line->rewritten_s < REWRITE_PAUSE_S)
+        return;
+    line->rewritten_s = now_s;
+    if (put_line(line, &line->said) == RD_OK)
+        line->written_off = line->said.synced_off;
+}
