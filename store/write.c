@@ -188,7 +188,8 @@ static rd_err map_up_to(rd_store *store, uint64_t bytes)
 /* The entry that a word of the index names. */
 static rd_err entry_at(const rd_store *store, uint64_t word, struct entry *out_entry)
 {
-    return guard_parse(store->mapping->base, word_off(word), out_entry);
+    const struct snapshot snapshot = {.mapping = store->mapping, .tail_off = appender_tail(&store->appender)};
+    return snapshot_entry(&snapshot, word_off(word), out_entry);
 }
 
 /* Append the value behind `word`, which may be of an earlier commit of the group, once more, under `hash`. */
