@@ -2,6 +2,14 @@
 #include "base.h"
 #include "recover_internal.h"
 
+static bool is_zero(const uint8_t *bytes, size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        if (bytes[i] != 0)
+            return false;
+    return true;
+}
+
 /* Lost tombstones leave this much between a link and the entry below it: one, two or three of them. */
 static bool is_lost_tombstones(uint64_t gap)
 {
@@ -129,6 +137,26 @@ static rd_err pass(struct recovery *recovery, uint64_t begin_off, int kind, cons
     return RD_OK;
 }
 
+/**
+ * R-04e and f, where the trailer's link lies inside the range: whether trailers lead from it down to `found_off`, at
+ * which an entry holds. Then each of them is one damaged entry and names its key.
+ */
+static rd_err pass_chain(struct recovery *recovery, const struct fields *fields, uint64_t found_off, bool *out_done)
+{
+    struct fields step = *fields;
+    *out_done = false;
+    while (step.usable && step.link > found_off && step.link < step.trailer_off) {
+        RD_TRY(recovery_step(recovery));
+        step = read_fields(recovery, step.link);
+    }
+    if (!step.usable || step.link != found_off || found_off == 0)
+        return RD_OK;
+    for (step = *fields; recovery->end_off > found_off; step = read_fields(recovery, recovery->end_off))
+        RD_TRY(pass(recovery, step.link, RD_DAMAGE_ENTRY, &step));
+    *out_done = true;
+    return RD_OK;
+}
+
 /* R-04a, proven: an entry whose link alone is damaged is served. */
 static rd_err take_relinked(struct recovery *recovery, const struct entry *entry)
 {
@@ -143,9 +171,10 @@ static rd_err take_relinked(struct recovery *recovery, const struct entry *entry
 
 /**
  * R-02, where nothing holds at a link: an offset with the same start at which an entry holds is what the link meant.
+ * `sure`: only if nothing but zeros, which is to say pad, lies between that entry and where the link leads.
  * Returns: whether there is one; then the entry above is relinked and the walk goes on there.
  */
-static rd_err relink_above(struct recovery *recovery, bool *out_done)
+static rd_err relink_above(struct recovery *recovery, bool sure, bool *out_done)
 {
     *out_done = false;
     if (!recovery->has_above || recovery->above.tombstone)
@@ -157,6 +186,8 @@ static rd_err relink_above(struct recovery *recovery, bool *out_done)
         if (!entry_holds(recovery, at, RD_ALIGNMENT, &below))
             continue;
         if (at < recovery->end_off && is_lost_tombstones(recovery->end_off - at))
+            return RD_OK;
+        if (sure && (at > recovery->end_off || !is_zero(recovery->base + at, (size_t)(recovery->end_off - at))))
             return RD_OK;
         const struct damage damage = {.begin_off = at,
                                       .end_off = entry_end(&recovery->above),
@@ -177,6 +208,9 @@ static rd_err judge_proven(struct recovery *recovery, const struct fields *field
 {
     struct entry entry;
     bool done = false;
+    RD_TRY(relink_above(recovery, true, &done));
+    if (done)
+        return RD_OK;
     if (fields->usable) {
         if (fits_from(recovery, fields, found_off, &entry) || (found_off > 0 && fits_from(recovery, fields, 0, &entry)))
             return take_relinked(recovery, &entry); /* a */
@@ -191,7 +225,9 @@ static rd_err judge_proven(struct recovery *recovery, const struct fields *field
         if (fields->link == 0 && ((trailer[7] != 0 && trailer[16] != 0) || found_off == fields->trailer_off))
             return pass(recovery, 0, RD_DAMAGE_ENTRY, fields); /* d */
     }
-    RD_TRY(relink_above(recovery, &done));
+    RD_TRY(relink_above(recovery, false, &done));
+    if (!done)
+        RD_TRY(pass_chain(recovery, fields, found_off, &done));
     if (done)
         return RD_OK;
     return pass(recovery, found_off, fields->usable ? RD_DAMAGE_RANGE : RD_DAMAGE_UNIDENTIFIED, fields); /* e */
@@ -207,6 +243,10 @@ static bool is_stray_tombstone(const struct recovery *recovery, const struct fie
 static rd_err judge_end(struct recovery *recovery, const struct fields *fields, uint64_t found_off)
 {
     struct entry entry;
+    bool done = false;
+    RD_TRY(pass_chain(recovery, fields, found_off, &done));
+    if (done)
+        return RD_OK;
     bool damaged = fields->usable &&
                    (fits_from(recovery, fields, found_off, &entry) || /* a; a torn payload may look like it too */
                     (fields->link == found_off && found_off > 0) ||   /* b */
