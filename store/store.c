@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
 
 static rd_store *store_alloc(const char *path, const rd_open_options *options)
 {
@@ -31,6 +33,14 @@ void rd_store_close(rd_store *store)
 {
     if (store == NULL)
         return;
+    if (store->line != NULL && !store->write_ended) {
+        /* an interval promised it; a failure has nobody left to hear of it */
+        rd_err err = store->options.sync == RD_SYNC_INTERVAL ? store_sync(store) : RD_OK;
+        if (err == RD_OK && !store->unsynced)
+            writer_line_synced(store->line, store->tail_off, true);
+    }
+    writer_line_destroy(store->line);
+    commit_queue_destroy(store->queue);
     mapping_unpin(store->mapping, 1);
     index_fini(&store->index);
     appender_fini(&store->appender);
@@ -55,6 +65,25 @@ __attribute__((format(printf, 3, 4))) static rd_err refuse(rd_fault *fault, rd_e
     return err;
 }
 
+/* The lock tells that there is another writer; STORE.writer, who. */
+static rd_err refuse_locked(const rd_store *store, rd_fault *fault)
+{
+    struct writer_said said;
+    if (!writer_line_read(store->path, &said))
+        return refuse(fault, RD_E_LOCKED,
+                      "%s: another process has it open for writing; stop that one, or open read-only", store->path);
+    time_t start = (time_t)said.start;
+    struct tm utc;
+    char since[32] = "?";
+    if (gmtime_r(&start, &utc) != NULL)
+        (void)strftime(since, sizeof(since), "%Y-%m-%dT%H:%M:%SZ", &utc);
+    return refuse(
+        fault, RD_E_LOCKED,
+        "%s: another process has it open for writing (by %s.writer: pid %llu on %s, since %s); stop that one, "
+        "or open read-only",
+        store->path, store->path, (unsigned long long)said.pid, said.host, since);
+}
+
 static rd_err open_file(rd_store *store, const rd_open_options *options, rd_fault *fault)
 {
     rd_err err = file_open(store->path, options, &store->file);
@@ -63,9 +92,19 @@ static rd_err open_file(rd_store *store, const rd_open_options *options, rd_faul
         return refuse(fault, err, "%s: %s", store->path, strerror(fault->os_error));
     }
     if (err == RD_E_LOCKED)
-        return refuse(fault, err, "%s: another process has it open for writing; stop that one, or open read-only",
-                      store->path);
+        return refuse_locked(store, fault);
     return err == RD_OK ? RD_OK : refuse(fault, err, "%s: %s", store->path, rd_err_text(err));
+}
+
+/* What STORE.writer says is known to be durable, if it speaks of this very file. */
+static uint64_t synced_off_of(const rd_store *store)
+{
+    struct writer_said said;
+    struct stat opened;
+    if (!writer_line_read(store->path, &said) || fstat(store->file.fd, &opened) != 0 ||
+        said.inode != (uint64_t)opened.st_ino)
+        return SYNCED_UNKNOWN;
+    return said.synced_off;
 }
 
 static rd_err map_file(rd_store *store, uint64_t *out_bytes, rd_fault *fault)
@@ -97,7 +136,7 @@ static rd_err index_file(rd_store *store, const atomic_bool *cancel, rd_fault *f
     uint64_t bytes;
     struct recovered found;
     RD_TRY(map_file(store, &bytes, fault));
-    const struct recover_options options = {.cancel = cancel, .synced_off = SYNCED_UNKNOWN};
+    const struct recover_options options = {.cancel = cancel, .synced_off = synced_off_of(store)};
     rd_err err = recover(store->mapping->base, bytes, &options, &fault->offset, &found);
     if (err != RD_OK)
         return refuse(fault, err, "%s: %s; nothing was changed", store->path, rd_err_text(err));
@@ -117,13 +156,16 @@ static rd_err make_writable(rd_store *store, rd_fault *fault)
         fault->os_error = errno;
         return refuse(fault, RD_E_SYNC, "%s: syncing its directory: %s", store->path, strerror(errno));
     }
-    if (store->unread_bytes == 0)
-        return RD_OK;
-    fault->offset = store->tail_off;
-    return refuse(fault, RD_E_DAMAGED,
-                  "%s: a torn tail of %llu bytes begins at offset %llu, so it can't be opened for writing; what lies "
-                  "before it can be read; nothing was changed",
-                  store->path, (unsigned long long)store->unread_bytes, (unsigned long long)store->tail_off);
+    if (store->unread_bytes > 0)
+        RD_TRY(torn_save_and_cut(store, fault));
+    store->unread_bytes = 0;
+    rd_err err = commit_queue_create(&store->queue);
+    /* before there is a line of ours: the old one must go on saying that what is torn was never synced */
+    if (err == RD_OK)
+        err = torn_supersede(store);
+    if (err == RD_OK)
+        err = writer_line_create(store->path, &store->line);
+    return err == RD_OK ? RD_OK : refuse(fault, err, "%s: %s", store->path, rd_err_text(err));
 }
 
 rd_err rd_store_open(const char *path, const rd_open_options *options, rd_fault *out_fault, rd_store **out_store)
