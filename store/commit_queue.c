@@ -91,12 +91,6 @@ rd_err store_submit(rd_store *store, struct commit *commit, rd_written *out_done
     struct waiter waiter = {.commit = commit, .state = WAITING};
     if (!store->options.writable)
         return RD_E_READ_ONLY;
-    if (queue == NULL) {
-        store_commit(store, &commit, 1);
-        if (commit->err == RD_OK && out_done != NULL)
-            *out_done = commit->written;
-        return commit->err;
-    }
     pthread_cond_init(&waiter.changed, NULL);
     pthread_mutex_lock(&queue->lock);
     queue_put(queue, &waiter);
@@ -156,15 +150,13 @@ rd_err store_sync(rd_store *store)
     struct syncing syncing;
     if (!store->options.writable)
         return RD_E_READ_ONLY;
-    if (store->queue != NULL)
-        pthread_mutex_lock(&store->queue->sync);
+    pthread_mutex_lock(&store->queue->sync);
     rd_err err = sync_begin(store, &syncing);
     if (err == RD_OK && syncing.file.fd >= 0) {
         err = file_sync(&syncing.file);
         sync_end(store, &syncing, err);
         file_close(&syncing.file);
     }
-    if (store->queue != NULL)
-        pthread_mutex_unlock(&store->queue->sync);
+    pthread_mutex_unlock(&store->queue->sync);
     return err;
 }
