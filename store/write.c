@@ -48,7 +48,7 @@ static rd_err begin(rd_store *store, struct stage *stage)
     if (bytes < store->tail_off)
         return RD_E_TRUNCATED;
     rd_err err = bytes > store->tail_off ? RD_E_ENDED : RD_OK;
-    if (err == RD_OK)
+    if (err == RD_OK && store->line != NULL) /* there is none while opening supersedes what is torn */
         err = writer_line_begin(store->line, &store->file, store->tail_off);
     if (err == RD_E_ENDED || err == RD_E_SYNC)
         store->write_ended = true;
