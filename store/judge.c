@@ -247,14 +247,16 @@ static rd_err judge_end(struct recovery *recovery, const struct fields *fields, 
     RD_TRY(pass_chain(recovery, fields, found_off, &done));
     if (done)
         return RD_OK;
-    bool damaged = fields->usable &&
-                   (fits_from(recovery, fields, found_off, &entry) || /* a; a torn payload may look like it too */
-                    (fields->link == found_off && found_off > 0) ||   /* b */
-                    (fields->link > found_off && fields->link < fields->trailer_off &&
-                     !is_stray_tombstone(recovery, fields))); /* f */
-    if (damaged)
+    bool alone =
+        fields->usable && (fits_from(recovery, fields, found_off, &entry) || /* a; so may a torn payload look */
+                           (fields->link == found_off && found_off > 0));    /* b */
+    if (alone)
         return pass(recovery, found_off, RD_DAMAGE_ENTRY, fields);
-    recovery->found.tail_off = found_off; /* f: torn */
+    bool behind_others = fields->usable && fields->link > found_off && fields->link < fields->trailer_off &&
+                         !is_stray_tombstone(recovery, fields);
+    if (behind_others)
+        return pass(recovery, found_off, RD_DAMAGE_RANGE, fields); /* f: what lies in front of it is lost unnamed */
+    recovery->found.tail_off = found_off;                          /* f: torn */
     recovery->end_off = found_off;
     return RD_OK;
 }
