@@ -8,11 +8,12 @@ build_packages=(
   libgrpc-dev libprotobuf-c-dev protobuf-c-compiler protobuf-compiler
   libxxhash-dev libdeflate-dev libjansson-dev nettle-dev
 )
-# The second line is the gates' (tests/check.sh).
+# The second line is the gates' (tests/check.sh), the third the fuzzers' (tests/fuzz).
 # shellcheck disable=SC2034
 test_packages=(
   libcmocka-dev python3 python3-grpcio python3-protobuf protobuf-compiler-grpc
   clang-format clang-tidy cppcheck shellcheck
+  clang libclang-rt-14-dev
 )
 
 # packages_die MESSAGE...: says why on stderr, and ends the script.

@@ -8,15 +8,16 @@ source "$root/deploy/packages.sh"
 
 usage() {
   cat <<'END'
-usage: tests/run.sh [--only test|asan|tsan] [ctest argument...]
+usage: tests/run.sh [--only test|asan|tsan|fuzz] [ctest argument...]
 
 Installs what is missing (Debian packages), builds three trees (build/test, build/asan, build/tsan), runs the gates of
-tests/check.sh and then ctest in each tree. The last line is "N passed, N failed": tests of all trees, and gates.
+tests/check.sh and then ctest in each tree; then builds build/fuzz and runs the fuzzers for some seconds
+(tests/fuzz/run.sh, which takes more). The last line is "N passed, N failed": tests of all trees, gates and fuzzers.
 --only takes one tree and no gates. Other arguments go to ctest: -R NAME, -V, --repeat until-fail:20
 END
 }
 
-trees=(test asan tsan) gates=1
+trees=(test asan tsan fuzz) gates=1
 case ${1-} in
 -h | --help)
   usage
@@ -24,7 +25,7 @@ case ${1-} in
   ;;
 --only)
   case ${2-} in
-  test | asan | tsan) trees=("$2") gates=0 ;;
+  test | asan | tsan | fuzz) trees=("$2") gates=0 ;;
   *)
     usage >&2
     exit 64
@@ -54,6 +55,10 @@ count() {
 }
 
 build() { # TREE
+  if [[ $1 == fuzz ]]; then
+    "$root/tests/fuzz/run.sh" --build
+    return
+  fi
   # shellcheck disable=SC2086 # the options are words
   cmake -S "$root" -B "$root/build/$1" -G Ninja -DBUILD_TESTING=ON ${options[$1]} >/dev/null || return 1
   cmake --build "$root/build/$1"
@@ -89,6 +94,13 @@ run_tree() { # TREE [ctest argument...]
   fi
 }
 
+run_fuzzers() {
+  local log=$root/build/fuzz.log ok bad
+  "$root/tests/fuzz/run.sh" 2>&1 | tee "$log" || true # what failed is counted from the log
+  read -r ok bad < <(sed -nE '$s/^([0-9]+) passed, ([0-9]+) failed$/\1 \2/p' "$log") || ok=0 bad=1
+  count fuzz "$ok" "$bad"
+}
+
 packages_install "${build_packages[@]}" "${test_packages[@]}"
 mkdir -p "$root/build"
 
@@ -107,6 +119,11 @@ if ((gates)); then
   run_gates
 fi
 for tree in ${built[@]+"${built[@]}"}; do
+  if [[ $tree == fuzz ]]; then
+    echo "== fuzzers"
+    run_fuzzers
+    continue
+  fi
   echo "== ctest in build/$tree"
   run_tree "$tree" "$@"
 done

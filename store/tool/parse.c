@@ -190,6 +190,7 @@ static rd_err parse_object(rd_span line, struct buf *values, uint64_t *out_hash,
     json_auto_t *object = json_loadb(line.data, line.len, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &fault);
     if (object == NULL && json_error_code(&fault) == json_error_out_of_memory)
         return RD_E_NOMEM;
+    text_tame(fault.text); /* it quotes the line */
     if (object == NULL)
         return refuse(why, "not JSON: %s (column %d); allowed: an object with " FIELDS_ALLOWED, fault.text,
                       fault.column);

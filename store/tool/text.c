@@ -58,6 +58,20 @@ const char *text_quote(rd_span bytes, struct text_quoted *out)
     return out->text;
 }
 
+void text_tame(char *message)
+{
+    uint8_t *at = (uint8_t *)message;
+    for (size_t left = strlen(message); left > 0;) {
+        size_t len = text_utf8_len(at, left);
+        if (!is_plain(at, len) && *at != '"' && *at != '\\') {
+            *at = '?';
+            len = 1;
+        }
+        at += len;
+        left -= len;
+    }
+}
+
 /** The digit's value, or -1. */
 static int hex_digit(char c)
 {

@@ -21,6 +21,9 @@ const char *text_quote(rd_span bytes, struct text_quoted *out);
 /** text_quote into a temporary that lives as long as the block around it. */
 #define QUOTED(span) text_quote((span), &(struct text_quoted){{0}})
 
+/** Put a '?' in place of each byte of a message that a terminal might obey, or that is no UTF-8. */
+void text_tame(char *message);
+
 /** Sixteen hex digits, of either case. Returns: false if it is anything else. */
 RD_MUST_CHECK bool text_parse_hash(rd_span text, uint64_t *out_hash);
 

@@ -1,0 +1,99 @@
+#!/usr/bin/env bash
+# Builds and runs the fuzzers: see usage() below.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+tree=$root/build/fuzz
+
+usage() {
+  cat <<'END'
+usage: tests/fuzz/run.sh [SECONDS | --build]
+
+Builds build/fuzz with clang, replays each fuzzer's corpus (tests/fuzz/corpus), and lets each
+look for new inputs for SECONDS (8 by default, then from a fixed seed; with a number from a random one). New inputs are
+kept in build/fuzz/corpus, findings in build/fuzz/findings: replay one with build/fuzz/bin/fuzz_NAME FILE. The last line
+is "N passed, N failed": of each fuzzer its replay, and its search.
+END
+}
+
+# Each fuzzer with the longest input it makes.
+fuzzers=(import)
+declare -A longest=([import]=1024)
+
+# Without arguments: the run of CI.
+seconds=8 seed=1
+case ${1-} in
+-h | --help)
+  usage
+  exit 0
+  ;;
+--build) seconds=0 ;;
+'') ;;
+*[!0-9]*)
+  usage >&2
+  exit 64
+  ;;
+*) seconds=$1 seed=0 ;; # 0: libFuzzer takes a random one
+esac
+
+build() {
+  cmake -S "$root" -B "$tree" -G Ninja -DCMAKE_C_COMPILER=clang -DRDRIVE_FUZZ=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+    >/dev/null
+  cmake --build "$tree"
+}
+
+# fuzz NAME ARGUMENT...
+fuzz() {
+  local name=$1
+  shift
+  ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1 "$tree/bin/fuzz_$name" \
+    -timeout=30 -rss_limit_mb=2048 -artifact_prefix="$tree/findings/$name-" "$@" 2>&1
+}
+
+search() { # NAME
+  local dictionary=$root/tests/fuzz/$1.dict arguments=(-max_len="${longest[$1]}" -max_total_time="$seconds" -seed="$seed")
+  [[ ! -e $dictionary ]] || arguments+=(-dict="$dictionary")
+  fuzz "$1" "${arguments[@]}" -print_final_stats=1 "$tree/corpus/$1" "$tree/seeds/$1"
+}
+
+passed=0 failed=0
+judge() { # WHAT STATUS LOG
+  if (($2 == 0)); then
+    passed=$((passed + 1))
+    echo "fuzz $1: ok"
+  else
+    failed=$((failed + 1))
+    tail -n 60 "$3"
+    echo "fuzz $1: FAILED"
+  fi
+}
+
+build
+((seconds)) || exit 0
+
+rm -rf "$tree/seeds"
+mkdir -p "$tree/findings"
+for name in "${fuzzers[@]}"; do
+  mkdir -p "$tree/corpus/$name" "$tree/seeds/$name"
+  find "$root/tests/fuzz/corpus/$name" -type f -exec cp -t "$tree/seeds/$name" {} +
+done
+for name in "${fuzzers[@]}"; do
+  status=0
+  fuzz "$name" -runs=0 "$tree/seeds/$name" >"$tree/$name-replay.log" || status=$?
+  judge "$name replay" "$status" "$tree/$name-replay.log"
+done
+
+declare -A pids=()
+for name in "${fuzzers[@]}"; do
+  search "$name" >"$tree/$name-search.log" &
+  pids[$name]=$!
+done
+for name in "${fuzzers[@]}"; do
+  status=0
+  wait "${pids[$name]}" || status=$?
+  judge "$name search" "$status" "$tree/$name-search.log"
+  grep -E 'DONE|stat::average_exec_per_sec' "$tree/$name-search.log" || true
+done
+
+echo "$passed passed, $failed failed"
+((failed == 0))
