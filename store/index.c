@@ -124,3 +124,10 @@ bool index_flag(const struct index *index, uint64_t hash, uint64_t word, uint64_
     return atomic_compare_exchange_strong_explicit(&slot->word, &expected, word | flag, memory_order_relaxed,
                                                    memory_order_relaxed);
 }
+
+void index_clear_flag(const struct index *index, uint64_t flag)
+{
+    for (size_t i = 0; i < index->capacity; i++)
+        if ((load_word(&index->slots[i]) & flag) != 0)
+            atomic_fetch_and_explicit(&index->slots[i].word, ~flag, memory_order_relaxed);
+}

@@ -56,4 +56,7 @@ bool index_set_if_new(struct index *index, uint64_t hash, uint64_t word);
 /* Add `flag` to the very word that was looked at; any other is left alone. Returns: whether it was added. */
 bool index_flag(const struct index *index, uint64_t hash, uint64_t word, uint64_t flag);
 
+/* Take `flag` off every slot. */
+void index_clear_flag(const struct index *index, uint64_t flag);
+
 #endif

@@ -66,6 +66,8 @@ void layout_drop_above(struct layout *layout, uint64_t tail_off)
     size_t above = 0;
     while (above < layout->damage_count && layout->damage[above].end_off > tail_off)
         layout->counts[layout->damage[above++].kind]--;
+    if (above == 0)
+        return;
     layout->damage_count -= above;
     memmove(layout->damage, layout->damage + above, layout->damage_count * sizeof(*layout->damage));
 }

@@ -1,7 +1,6 @@
 #include "pool.h"
 #include "base.h"
-#include <pthread.h>
-#include <signal.h>
+#include "thread.h"
 #include <stdbool.h>
 
 #define POOL_THREADS_MAX 64
@@ -48,17 +47,11 @@ static void *pool_thread(void *argument)
     return NULL;
 }
 
-/* Signals are the owner's business: workers are started with all of them blocked. */
 static void start_threads(struct pool *pool, size_t thread_count)
 {
-    sigset_t all;
-    sigset_t before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
     while (pool->thread_count < thread_count &&
-           pthread_create(&pool->threads[pool->thread_count], NULL, pool_thread, pool) == 0)
+           thread_start(pool_thread, pool, &pool->threads[pool->thread_count]) == RD_OK)
         pool->thread_count++;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 rd_err pool_create(size_t thread_count, size_t take_max, pool_run *run, void *context, struct pool **out_pool)

@@ -140,13 +140,16 @@ static void flag_word(rd_store *store, const struct snapshot *snapshot, const st
 {
     pthread_rwlock_rdlock(&store->publish);
     bool same = store->mapping->generation == snapshot->mapping->generation;
-    if (same && index_flag(&store->index, entry->key_hash, word, holds ? WORD_VERIFIED : WORD_DAMAGED) && !holds) {
+    bool flagged = same && index_flag(&store->index, entry->key_hash, word, holds ? WORD_VERIFIED : WORD_DAMAGED);
+    if (flagged && !holds) {
         atomic_fetch_sub(&store->live_keys, 1);
         atomic_fetch_sub(&store->live_bytes, entry_payload_len(entry));
         atomic_fetch_sub(&store->live_stored, entry_stored_len(entry));
         atomic_fetch_add(&store->damaged_keys, 1);
     }
     pthread_rwlock_unlock(&store->publish);
+    if (flagged && !holds)
+        upkeep_recover(store->upkeep); /* its link was trusted: what that hid is to appear */
 }
 
 /* A cut inside the file's last page raises nothing: its bytes read as zeros. */

@@ -33,6 +33,7 @@ void rd_store_close(rd_store *store)
 {
     if (store == NULL)
         return;
+    upkeep_destroy(store->upkeep);
     if (store->line != NULL && !store->write_ended) {
         /* an interval promised it; a failure has nobody left to hear of it */
         rd_err err = store->options.sync == RD_SYNC_INTERVAL ? store_sync(store) : RD_OK;
@@ -179,6 +180,8 @@ rd_err rd_store_open(const char *path, const rd_open_options *options, rd_fault 
     RD_TRY(open_file(store, options, fault));
     RD_TRY(index_file(store, options->cancel, fault));
     RD_TRY(make_writable(store, fault));
+    if (upkeep_create(store) != RD_OK)
+        return refuse(fault, RD_E_NOMEM, "%s: %s", path, rd_err_text(RD_E_NOMEM));
     *out_store = store;
     store = NULL; /* ownership leaves */
     return RD_OK;

@@ -199,11 +199,16 @@ RD_MUST_CHECK rd_err torn_save_and_cut(rd_store *store, rd_fault *fault);
    tombstone, so that the range is never taken for damage once more is synced behind it. Returns: as a commit. */
 RD_MUST_CHECK rd_err torn_supersede(rd_store *store);
 
-/* ---- upkeep.c: the background thread ---- */
+/* ---- upkeep.c: what goes on in the background ---- */
 
-RD_MUST_CHECK rd_err upkeep_create(rd_store *store, struct upkeep **out_upkeep);
+/* Make `store->upkeep` and what threads the options need, once all else of the store is there.
+   Returns: RD_OK, RD_E_NOMEM. */
+RD_MUST_CHECK rd_err upkeep_create(rd_store *store);
 /* Ends the thread; before anything else of the store is given back. */
 void upkeep_destroy(struct upkeep *upkeep);
+
+/* How far the scrub of what opening left unchecked has come, in payload bytes. */
+void upkeep_scrubbed(const struct upkeep *upkeep, uint64_t *out_done, uint64_t *out_total);
 
 /* A payload that opening had not checked has failed: recover around it, soon, in the background. */
 void upkeep_recover(struct upkeep *upkeep);

@@ -1,6 +1,7 @@
 /* Loads from a file that is cut under its mapping. Each test runs in a child: a handler belongs to a process, and some
    of them are to die. */
 #include "guard.h"
+#include "thread.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -282,6 +283,30 @@ static void run_threads(void)
     }
 }
 
+static void *work_blocked(void *arg)
+{
+    struct worker *worker = arg;
+    sigset_t blocked;
+    pthread_sigmask(SIG_SETMASK, NULL, &blocked);
+    worker->wrong = !sigismember(&blocked, SIGTERM) || !sigismember(&blocked, SIGCHLD);
+    return work(arg);
+}
+
+static void run_own_thread(void)
+{
+    default_first();
+    struct worker worker = {.mapped = mapped_make(3), .cut = true};
+    mapped_cut(&worker.mapped, 0);
+    CHILD_EXPECT(thread_start(work_blocked, &worker, &worker.thread) == RD_OK);
+    CHILD_EXPECT(pthread_join(worker.thread, NULL) == 0 && !worker.wrong);
+}
+
+static void the_engines_own_threads_block_signals_but_no_faults(void **state)
+{
+    (void)state;
+    expect_success(run_own_thread);
+}
+
 static void each_thread_has_its_own_guard(void **state)
 {
     (void)state;
@@ -424,6 +449,7 @@ int main(void)
         cmocka_unit_test(without_the_handler_a_cut_file_ends_the_process),
         cmocka_unit_test(guards_nest_and_leave_nothing_armed),
         cmocka_unit_test(each_thread_has_its_own_guard),
+        cmocka_unit_test(the_engines_own_threads_block_signals_but_no_faults),
         cmocka_unit_test(a_fault_outside_of_ours_reaches_the_handler_before),
         cmocka_unit_test(a_fault_that_nobody_handles_ends_the_process),
         cmocka_unit_test(a_sent_signal_is_ignored_where_it_was_before),

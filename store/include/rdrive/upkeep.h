@@ -110,6 +110,7 @@ RD_MUST_CHECK rd_err rd_store_compact(rd_store *store, const rd_compact_options 
 /**
  * Handle SIGBUS for the whole process: a fault in the engine's own loads from a mapping makes that call answer
  * RD_E_TRUNCATED; any other goes to the handler that was there before. Opt-in, since a handler is the process's.
+ * Requires: no thread that uses a store blocks SIGBUS (the kernel then ends the process, whatever the handler).
  * Returns: RD_OK, RD_E_IO. Threads: call it once, early.
  */
 RD_MUST_CHECK rd_err rd_sigbus_install(void);
