@@ -106,17 +106,19 @@ static bool fits_from(const struct recovery *recovery, const struct fields *fiel
     return true;
 }
 
-/* R-04c: whether the links down from `from_off` pass `target_off` by. Where the chain breaks first, nobody knows. */
+/**
+ * R-04c: whether the links down from `from_off` never come by `target_off`. A chain that breaks doesn't either: the
+ * link to `target_off` would have to be wrong and hit an entry's end by chance for anything above it to be more than
+ * payload.
+ */
 static rd_err links_miss(struct recovery *recovery, uint64_t from_off, uint64_t target_off, bool *out_miss)
 {
     uint64_t at = from_off;
     struct entry entry;
     while (at > target_off) {
         RD_TRY(recovery_step(recovery));
-        if (!entry_holds(recovery, at, RD_ALIGNMENT, &entry)) {
-            *out_miss = false;
-            return RD_OK;
-        }
+        if (!entry_holds(recovery, at, RD_ALIGNMENT, &entry))
+            break;
         at = entry.prev_off;
     }
     *out_miss = at != target_off;
