@@ -1,0 +1,74 @@
+/* R-07 without a clock: how many bytes recovery checksums, counted where it asks libdeflate for a sum. */
+#include "hostile.h"
+
+#include <libdeflate.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#define ENTRIES ((uint64_t)20000)
+
+/* A range's CRC takes at most two steps of 4 KiB from the kept prefixes, and a candidate lies at each 8 bytes at most.
+ */
+#define SUMMED_MAX(len) ((len) / 8 * 2 * 4096 + 4 * (len))
+
+static _Atomic uint64_t summed;
+
+/* The linker puts it in libdeflate_crc32's place (--wrap). */
+uint32_t __real_libdeflate_crc32(uint32_t crc, const void *data, size_t len);
+uint32_t __wrap_libdeflate_crc32(uint32_t crc, const void *data, size_t len);
+
+uint32_t __wrap_libdeflate_crc32(uint32_t crc, const void *data, size_t len)
+{
+    atomic_fetch_add(&summed, len);
+    return __real_libdeflate_crc32(crc, data, len);
+}
+
+/* Bytes summed while a file with this harm is opened. */
+static uint64_t sum_opening(void **state, enum hostile kind, uint64_t count, uint64_t *out_len)
+{
+    const char *path = temp_path(state, "s");
+    AUTO_BYTES file = hostile_build(kind, count);
+    file_save(path, file.data, file.len);
+    atomic_store(&summed, 0);
+    rd_store *store = store_open_ok(path, &open_reading);
+    uint64_t bytes = atomic_load(&summed);
+    uint64_t whole = hostile_whole(kind, count);
+    EXPECT(store_info(store).entries == whole, "%s: %llu of %llu entries", hostile_text(kind),
+           (unsigned long long)store_info(store).entries, (unsigned long long)whole);
+    rd_store_close(store);
+    *out_len = file.len;
+    return bytes;
+}
+
+static void four_times_the_entries_cost_four_times_the_sums(void **state)
+{
+    for (enum hostile kind = 0; kind < HOSTILE_KINDS; kind++) {
+        uint64_t small_len, large_len;
+        uint64_t small = sum_opening(state, kind, ENTRIES, &small_len);
+        uint64_t large = sum_opening(state, kind, 4 * ENTRIES, &large_len);
+        print_message("%-40s %8.1f and %8.1f summed bytes a byte\n", hostile_text(kind),
+                      (double)small / (double)small_len, (double)large / (double)large_len);
+        EXPECT(small > 0 && large <= small / 5 * 24, "%s: %llu, then %llu bytes", hostile_text(kind),
+               (unsigned long long)small, (unsigned long long)large); /* 4 × 1.2 */
+        EXPECT(large <= SUMMED_MAX(large_len), "%s: %llu bytes of %llu", hostile_text(kind), (unsigned long long)large,
+               (unsigned long long)large_len);
+    }
+}
+
+/* An intact file is summed once, pads and trailers never. */
+static void intact_file_is_summed_once(void **state)
+{
+    uint64_t len;
+    uint64_t bytes = sum_opening(state, HOSTILE_NONE, ENTRIES, &len);
+    EXPECT(bytes >= 8 * ENTRIES && bytes <= 2 * 8 * ENTRIES, "%llu bytes of %llu", (unsigned long long)bytes,
+           (unsigned long long)len);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEMP_TEST(four_times_the_entries_cost_four_times_the_sums),
+        TEMP_TEST(intact_file_is_summed_once),
+    };
+    return cmocka_run_group_tests_name("recover_linear", tests, NULL, NULL);
+}
