@@ -61,7 +61,7 @@ int cli_main(int argc, char **argv);
 int help_print(const struct cli_verb *verb);
 int help_version(void);
 
-/** The verbs' functions: reads.c, key.c, list.c, put.c, import.c, export.c. */
+/** The verbs' functions: reads.c, key.c, list.c, put.c, transfer.c, import.c, export.c. */
 int verb_info(const struct cli_call *call);
 int verb_get(const struct cli_call *call);
 int verb_exists(const struct cli_call *call);
@@ -70,6 +70,9 @@ int verb_last(const struct cli_call *call);
 int verb_ls(const struct cli_call *call);
 int verb_put(const struct cli_call *call);
 int verb_delete(const struct cli_call *call);
+int verb_rename(const struct cli_call *call);
+int verb_copy(const struct cli_call *call);
+int verb_move(const struct cli_call *call);
 int verb_import(const struct cli_call *call);
 int verb_export(const struct cli_call *call);
 int verb_hash(const struct cli_call *call);

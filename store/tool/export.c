@@ -23,17 +23,24 @@ struct export
     struct progress progress;
     uint64_t seen;
     uint64_t damaged;
+    bool vanished; /* the file was cut under the value that was being written */
+    uint8_t piece[PIECE_BYTES];
     char text[BASE64_ENCODE_RAW_LENGTH(PIECE_BYTES)];
 };
 
-static void put_base64(struct export *ex, rd_span payload)
+/** Returns: false where the payload's bytes vanished; then half a line is written, which no import takes for a whole.
+ */
+static bool put_base64(struct export *ex, rd_span payload)
 {
     const uint8_t *from = payload.data;
     for (size_t at = 0; at < payload.len && ex->out.error == 0; at += PIECE_BYTES) {
         size_t len = payload.len - at < PIECE_BYTES ? payload.len - at : PIECE_BYTES;
-        base64_encode_raw(ex->text, len, from + at);
+        if (!rd_copy(ex->piece, (rd_span){from + at, len}))
+            return false;
+        base64_encode_raw(ex->text, len, ex->piece);
         out_bytes(&ex->out, (rd_span){ex->text, BASE64_ENCODE_RAW_LENGTH(len)});
     }
+    return true;
 }
 
 static bool export_entry(void *arg, rd_err err, const rd_metadata *meta, rd_span payload)
@@ -41,7 +48,9 @@ static bool export_entry(void *arg, rd_err err, const rd_metadata *meta, rd_span
     struct export *ex = arg;
     if (err == RD_OK) {
         out_print(&ex->out, "{\"key_hash\":\"%016" PRIx64 "\",\"value_base64\":\"", meta->key_hash);
-        put_base64(ex, payload);
+        ex->vanished = !put_base64(ex, payload);
+        if (ex->vanished)
+            return false;
         out_text(&ex->out, "\"}\n");
     } else if (ex->damaged++ < DAMAGED_LISTED_MAX) {
         progress_clear(&ex->progress);
@@ -69,18 +78,6 @@ static int open_output(struct export *ex, struct tool_store *store, const char *
     return STATUS_DONE;
 }
 
-static uint64_t live_keys(struct tool_store *store)
-{
-    struct tool_fact facts[TOOL_FACTS_MAX];
-    size_t count = 0;
-    if (store->ops->info(store, facts, &count) != RD_OK)
-        return 0; /* only the progress bar wants to know */
-    for (size_t i = 0; i < count; i++)
-        if (strcmp(facts[i].name, "live_keys") == 0)
-            return facts[i].number;
-    return 0;
-}
-
 int verb_export(const struct cli_call *call)
 {
     static const struct tool_open_how read_only = {0};
@@ -92,11 +89,13 @@ int verb_export(const struct cli_call *call)
     status = open_output(&ex, store, call->arg_count > 1 ? call->args[1] : NULL);
     if (status != STATUS_DONE)
         return status; /* the process ends with it, and its descriptor */
-    progress_init(&ex.progress, "export", live_keys(store));
+    progress_init(&ex.progress, "export", session_fact(store, "live_keys"));
     if (isatty(ex.out.fd) == 1)
         ex.progress.on = false; /* the entries themselves are to be seen there */
     rd_err err = store->ops->iterate(store, export_entry, &ex);
     progress_clear(&ex.progress);
+    if (err == RD_OK && ex.vanished)
+        err = RD_E_TRUNCATED;
     if (err != RD_OK)
         status = session_report(store, "export", err);
     else if (ex.damaged > 0)

@@ -29,5 +29,7 @@ int main(int argc, char **argv)
     keep_std_fds();
     /* A write beyond the file-size limit shall be an error with a message, as a full disk is, not a death. */
     (void)signal(SIGXFSZ, SIG_IGN);
+    if (rd_sigbus_install() != RD_OK)
+        return report(STATUS_FAILED, "handling SIGBUS: %s", rd_err_text(RD_E_IO));
     return cli_main(argc, argv);
 }

@@ -19,7 +19,8 @@ struct tool_key {
 
 struct tool_open_how {
     bool writable;
-    bool create; /* with `writable`: make the store where there is none */
+    bool create;       /* with `writable`: make the store where there is none */
+    bool offer_create; /* where there is none, tell of --create */
     rd_sync sync;
 };
 
@@ -31,15 +32,26 @@ struct tool_fact {
 };
 #define TOOL_FACTS_MAX 16
 
-/** Where a payload goes, in one piece or many, in order. `bytes` returns false to stop: the read is RD_E_CANCELLED. */
+/** Damage: all of it counted, and up to RD_DAMAGE_LISTED_MAX ranges of it. */
+struct tool_damage {
+    uint64_t damaged_entries, damaged_ranges, unidentified_ranges;
+    uint64_t unread_bytes; /* behind the last entry: unfinished, not damaged */
+    size_t listed_count;
+    rd_range listed[RD_DAMAGE_LISTED_MAX];
+};
+
+/**
+ * Where a payload goes, in one piece or many, in order. The bytes may lie in a mapped file: out_payload and rd_copy
+ * load them safely. `bytes` returns false to stop: the read is RD_E_CANCELLED.
+ */
 struct tool_sink {
     bool (*bytes)(void *arg, rd_span bytes);
     void *arg;
 };
 
 /**
- * One live entry of an iteration: `err` is RD_OK, or RD_E_DAMAGED and `payload` is empty. Both are valid during the
- * call only. Returns false to stop, which is no error.
+ * One live entry of an iteration: `err` is RD_OK, or RD_E_DAMAGED or RD_E_TRUNCATED and `payload` is empty. Both are
+ * valid during the call only. Returns false to stop, which is no error.
  */
 typedef bool tool_visit(void *arg, rd_err err, const rd_metadata *meta, rd_span payload);
 
@@ -66,6 +78,15 @@ struct tool_ops {
     rd_err (*write)(struct tool_store *store, const rd_write_item *items, size_t count);
     rd_err (*remove)(struct tool_store *store, const uint64_t *key_hashes, size_t count, size_t *out_deleted);
     rd_err (*sync)(struct tool_store *store);
+
+    /* As rd_store_rename_hash. */
+    rd_err (*rename)(struct tool_store *store, uint64_t old_hash, uint64_t new_hash);
+    /* As rd_store_copy_hash and rd_store_move_hash; `target` has the same operations. */
+    rd_err (*copy)(struct tool_store *store, uint64_t key_hash, struct tool_store *target);
+    rd_err (*move)(struct tool_store *store, uint64_t key_hash, struct tool_store *target);
+
+    /* The damage that is known by now. */
+    rd_err (*damage)(struct tool_store *store, struct tool_damage *out_damage);
 
     /* Whether `fd` is the store's own file: reading it as input, or writing output there, would ruin it. */
     bool (*is_file)(struct tool_store *store, int fd);

@@ -54,7 +54,12 @@ static rd_err path_info(struct tool_store *store, struct tool_fact *facts, size_
         {"file_size", NULL, info.file_size},
         {"unread_bytes", NULL, info.unread_bytes},
         {"live_bytes", NULL, info.live_bytes},
+        {"reclaimable_bytes", NULL, info.reclaimable_bytes},
         {"index_bytes", NULL, info.index_bytes},
+        {"generation", NULL, info.generation},
+        {"damaged_entries", NULL, info.damaged_entries},
+        {"damaged_ranges", NULL, info.damaged_ranges},
+        {"unidentified_ranges", NULL, info.unidentified_ranges},
     };
     _Static_assert(sizeof(all) / sizeof(all[0]) <= TOOL_FACTS_MAX, "facts have room");
     memcpy(facts, all, sizeof(all));
@@ -110,7 +115,7 @@ static rd_err path_iterate(struct tool_store *store, tool_visit *visit, void *ar
         err = rd_iter_next(iter, &entry);
         if (err == RD_ABSENT)
             return RD_OK;
-        if (err != RD_OK && err != RD_E_DAMAGED)
+        if (err != RD_OK && err != RD_E_DAMAGED && err != RD_E_TRUNCATED)
             return err;
         if (!visit(arg, err, &entry.meta, err == RD_OK ? entry.payload : (rd_span){NULL, 0}))
             return RD_OK;
@@ -137,6 +142,38 @@ static rd_err path_sync(struct tool_store *store)
     return rd_store_sync(inner(store));
 }
 
+static rd_err path_rename(struct tool_store *store, uint64_t old_hash, uint64_t new_hash)
+{
+    rd_written done;
+    return rd_store_rename_hash(inner(store), old_hash, new_hash, &done);
+}
+
+static rd_err path_copy(struct tool_store *store, uint64_t key_hash, struct tool_store *target)
+{
+    rd_written done;
+    return rd_store_copy_hash(inner(store), key_hash, inner(target), &done);
+}
+
+static rd_err path_move(struct tool_store *store, uint64_t key_hash, struct tool_store *target)
+{
+    rd_written done;
+    return rd_store_move_hash(inner(store), key_hash, inner(target), &done);
+}
+
+static rd_err path_damage(struct tool_store *store, struct tool_damage *out_damage)
+{
+    rd_store_info info;
+    rd_err err = rd_store_info_get(inner(store), &info);
+    if (err != RD_OK)
+        return err;
+    out_damage->damaged_entries = info.damaged_entries;
+    out_damage->damaged_ranges = info.damaged_ranges;
+    out_damage->unidentified_ranges = info.unidentified_ranges;
+    out_damage->unread_bytes = info.unread_bytes;
+    out_damage->listed_count = rd_store_damage(inner(store), out_damage->listed, RD_DAMAGE_LISTED_MAX);
+    return RD_OK;
+}
+
 static bool path_is_file(struct tool_store *store, int fd)
 {
     struct stat ours, theirs;
@@ -156,5 +193,9 @@ const struct tool_ops tool_path_ops = {
     .write = path_write,
     .remove = path_remove,
     .sync = path_sync,
+    .rename = path_rename,
+    .copy = path_copy,
+    .move = path_move,
+    .damage = path_damage,
     .is_file = path_is_file,
 };

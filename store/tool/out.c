@@ -58,6 +58,23 @@ void out_bytes(struct out *out, rd_span bytes)
     out->len += bytes.len;
 }
 
+bool out_payload(struct out *out, rd_span payload)
+{
+    const uint8_t *from = payload.data;
+    for (size_t left = payload.len; left > 0 && out->error == 0;) {
+        if (out->len == OUT_BUFFER_BYTES)
+            flush(out);
+        size_t room = OUT_BUFFER_BYTES - out->len;
+        size_t len = left < room ? left : room;
+        if (!rd_copy(out->buffer + out->len, (rd_span){from, len}))
+            return false;
+        out->len += len;
+        from += len;
+        left -= len;
+    }
+    return true;
+}
+
 void out_text(struct out *out, const char *text)
 {
     out_bytes(out, text_span(text));

@@ -24,6 +24,8 @@ void out_init(struct out *out, int fd, const char *name);
 void out_init_stdout(struct out *out);
 
 void out_bytes(struct out *out, rd_span bytes);
+/** A payload that may lie in a mapped file. Returns: false where its bytes vanished meanwhile; some may be written. */
+RD_MUST_CHECK bool out_payload(struct out *out, rd_span payload);
 void out_text(struct out *out, const char *text);
 __attribute__((format(printf, 2, 3))) void out_print(struct out *out, const char *format, ...); /* up to 511 bytes */
 

@@ -23,14 +23,8 @@ void progress_init(struct progress *progress, const char *verb, uint64_t total)
         progress->drawn_ns = now_ns(); /* what is done within the first interval shows no bar at all */
 }
 
-void progress_step(struct progress *progress, uint64_t done, uint64_t entries)
+static void draw(struct progress *progress, uint64_t done, uint64_t entries)
 {
-    if (!progress->on)
-        return;
-    uint64_t now = now_ns();
-    if (now - progress->drawn_ns < PROGRESS_EVERY_NS)
-        return;
-    progress->drawn_ns = now;
     progress->drawn = true;
     if (progress->total == 0) {
         (void)fprintf(stderr, "\r\033[K%s %" PRIu64 " entries", progress->verb, entries);
@@ -43,6 +37,23 @@ void progress_step(struct progress *progress, uint64_t done, uint64_t entries)
     memset(cells + full, '.', PROGRESS_CELLS - full);
     cells[PROGRESS_CELLS] = '\0';
     (void)fprintf(stderr, "\r\033[K%s [%s] %3.0f%% %" PRIu64 " entries", progress->verb, cells, part * 100.0, entries);
+}
+
+void progress_step(struct progress *progress, uint64_t done, uint64_t entries)
+{
+    if (!progress->on)
+        return;
+    uint64_t now = now_ns();
+    if (now - progress->drawn_ns < PROGRESS_EVERY_NS)
+        return;
+    progress->drawn_ns = now;
+    draw(progress, done, entries);
+}
+
+void progress_show(struct progress *progress)
+{
+    if (progress->on)
+        draw(progress, 0, 0);
 }
 
 void progress_clear(struct progress *progress)

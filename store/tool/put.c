@@ -6,11 +6,6 @@
 
 #include <string.h>
 
-static rd_sync sync_mode(const struct cli_call *call)
-{
-    return call->choice[OPTION_SYNC] == 0 ? RD_SYNC_ALWAYS : RD_SYNC_NONE; /* as the option's row has its choices */
-}
-
 int verb_put(const struct cli_call *call)
 {
     AUTO_KEY key = {0};
@@ -32,7 +27,8 @@ int verb_put(const struct cli_call *call)
         return report(STATUS_FAILED, "put: %s: %s", key_label(&key, label), rd_err_text(RD_E_PAYLOAD));
 
     AUTO_STORE *store = NULL;
-    const struct tool_open_how how = {.writable = true, .create = call->given[OPTION_CREATE], .sync = sync_mode(call)};
+    const struct tool_open_how how = {
+        .writable = true, .create = call->given[OPTION_CREATE], .offer_create = true, .sync = session_sync(call)};
     status = session_open(call, &how, &store);
     if (status != STATUS_DONE)
         return status;
@@ -53,7 +49,7 @@ int verb_delete(const struct cli_call *call)
             return report(STATUS_FAILED, "delete: %s", rd_err_text(RD_E_NOMEM));
     }
     AUTO_STORE *store = NULL;
-    const struct tool_open_how how = {.writable = true, .sync = sync_mode(call)};
+    const struct tool_open_how how = {.writable = true, .sync = session_sync(call)};
     int status = session_open(call, &how, &store);
     if (status != STATUS_DONE)
         return status;

@@ -1,4 +1,5 @@
 /* Verbs that look at one thing: info, get, exists, metadata, last. */
+#include "facts.h"
 #include "key.h"
 #include "out.h"
 #include "session.h"
@@ -9,26 +10,6 @@
 
 static const struct tool_open_how read_only = {0};
 
-/** Print facts as lines, or as one JSON object. */
-static void print_facts(struct out *out, bool json, const struct tool_fact *facts, size_t count)
-{
-    for (size_t i = 0; i < count; i++) {
-        const struct tool_fact *fact = &facts[i];
-        if (json)
-            out_print(out, "%s\"%s\": ", i == 0 ? "{" : ", ", fact->name);
-        else
-            out_print(out, "%-13s ", fact->name);
-        if (fact->text == NULL)
-            out_print(out, "%" PRIu64, fact->number);
-        else if (json)
-            out_json_string(out, text_span(fact->text));
-        else
-            out_text(out, fact->text);
-        out_text(out, json ? "" : "\n");
-    }
-    out_text(out, json ? "}\n" : "");
-}
-
 int verb_info(const struct cli_call *call)
 {
     AUTO_STORE *store = NULL;
@@ -37,12 +18,15 @@ int verb_info(const struct cli_call *call)
         return status;
     struct tool_fact facts[TOOL_FACTS_MAX];
     size_t count = 0;
+    struct tool_damage damage = {0};
     rd_err err = store->ops->info(store, facts, &count);
+    if (err == RD_OK)
+        err = store->ops->damage(store, &damage);
     if (err != RD_OK)
         return session_report(store, NULL, err);
     struct out out;
     out_init_stdout(&out);
-    print_facts(&out, call->given[OPTION_JSON], facts, count);
+    facts_print(&out, call->given[OPTION_JSON], facts, count, &damage);
     return out_finish(&out, STATUS_DONE);
 }
 
@@ -59,11 +43,16 @@ static int report_key(const struct tool_store *store, const struct key *key, rd_
     return session_report(store, key_label(key, label), err);
 }
 
+struct payload_sink {
+    struct out out;
+    bool vanished;
+};
+
 static bool sink_to_out(void *arg, rd_span bytes)
 {
-    struct out *out = arg;
-    out_bytes(out, bytes);
-    return out->error == 0;
+    struct payload_sink *sink = arg;
+    sink->vanished = !out_payload(&sink->out, bytes);
+    return !sink->vanished && sink->out.error == 0;
 }
 
 int verb_get(const struct cli_call *call)
@@ -73,12 +62,12 @@ int verb_get(const struct cli_call *call)
     int status = open_for_key(call, &key, &store);
     if (status != STATUS_DONE)
         return status;
-    struct out out;
-    out_init_stdout(&out);
-    rd_err err = store->ops->read(store, &key.key, &(struct tool_sink){sink_to_out, &out});
-    if (err != RD_OK && out.error == 0)
-        return report_key(store, &key, err);
-    return out_finish(&out, STATUS_DONE);
+    struct payload_sink sink = {.vanished = false};
+    out_init_stdout(&sink.out);
+    rd_err err = store->ops->read(store, &key.key, &(struct tool_sink){sink_to_out, &sink});
+    if (err != RD_OK && sink.out.error == 0)
+        return report_key(store, &key, sink.vanished ? RD_E_TRUNCATED : err);
+    return out_finish(&sink.out, STATUS_DONE);
 }
 
 int verb_exists(const struct cli_call *call)

@@ -2,7 +2,9 @@
 
 #include "text.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
 static const struct tool_scheme *find_scheme(const char *target)
 {
@@ -14,7 +16,26 @@ static const struct tool_scheme *find_scheme(const char *target)
 
 int session_open(const struct cli_call *call, const struct tool_open_how *how, struct tool_store **out_store)
 {
-    const char *target = call->args[0];
+    return session_open_other(call, call->args[0], how, out_store);
+}
+
+rd_sync session_sync(const struct cli_call *call)
+{
+    return call->choice[OPTION_SYNC] == 0 ? RD_SYNC_ALWAYS : RD_SYNC_NONE; /* as the option's row has its choices */
+}
+
+bool session_is_store(struct tool_store *store, const char *path)
+{
+    int fd = open(path, O_PATH | O_CLOEXEC);
+    bool is_store = fd >= 0 && store->ops->is_file(store, fd);
+    if (fd >= 0)
+        (void)close(fd);
+    return is_store;
+}
+
+int session_open_other(const struct cli_call *call, const char *target, const struct tool_open_how *how,
+                       struct tool_store **out_store)
+{
     const struct tool_scheme *scheme = find_scheme(target);
     if (scheme->ops == NULL)
         return report(STATUS_USAGE,
@@ -25,11 +46,9 @@ int session_open(const struct cli_call *call, const struct tool_open_how *how, s
     rd_err err = scheme->ops->open(target, how, &fault, out_store);
     if (err == RD_OK)
         return STATUS_DONE;
-    /* The hint is for the verb that has the option and was not given it. */
-    const char *hint =
-        err == RD_E_IO && fault.os_error == ENOENT && !how->create && (call->verb->options & OPTION_BIT(OPTION_CREATE))
-            ? " (--create makes a new store)"
-            : "";
+    const char *hint = err == RD_E_IO && fault.os_error == ENOENT && how->offer_create && !how->create
+                           ? " (--create makes a new store)"
+                           : "";
     if (fault.text[0] != '\0')
         return report(STATUS_FAILED, "%s%s", fault.text, hint);
     return report(STATUS_FAILED, "%s: %s%s", target, rd_err_text(err), hint);
@@ -39,6 +58,18 @@ int session_report(const struct tool_store *store, const char *what, rd_err err)
 {
     return report(err == RD_ABSENT ? STATUS_ABSENT : STATUS_FAILED, "%s: %s%s%s", store->target,
                   what != NULL ? what : "", what != NULL ? ": " : "", rd_err_text(err));
+}
+
+uint64_t session_fact(struct tool_store *store, const char *name)
+{
+    struct tool_fact facts[TOOL_FACTS_MAX];
+    size_t count = 0;
+    if (store->ops->info(store, facts, &count) != RD_OK)
+        return 0;
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(facts[i].name, name) == 0)
+            return facts[i].number;
+    return 0;
 }
 
 void session_cleanup(struct tool_store **store)

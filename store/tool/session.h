@@ -9,8 +9,21 @@
 RD_MUST_CHECK int session_open(const struct cli_call *call, const struct tool_open_how *how,
                                struct tool_store **out_store);
 
+/** The same for another store than the first argument. Requires: `target` outlives the store. */
+RD_MUST_CHECK int session_open_other(const struct cli_call *call, const char *target, const struct tool_open_how *how,
+                                     struct tool_store **out_store);
+
+/** What --sync says; RD_SYNC_ALWAYS where it was not given. */
+rd_sync session_sync(const struct cli_call *call);
+
+/** Whether `path` names the file that `store` has open. */
+bool session_is_store(struct tool_store *store, const char *path);
+
 /** Tell that `err` came of `store`, about `what` ("key …"; NULL: the store as a whole). Returns: the exit status. */
 int session_report(const struct tool_store *store, const char *what, rd_err err);
+
+/** A number that `info` prints; 0 where there is none of this name, or it can't be had. */
+uint64_t session_fact(struct tool_store *store, const char *name);
 
 void session_cleanup(struct tool_store **store);
 #define AUTO_STORE __attribute__((cleanup(session_cleanup))) struct tool_store

@@ -6,7 +6,7 @@ const struct cli_option_row cli_options[OPTION_COUNT] = {
     [OPTION_HEX_KEY] = {"--hex-key", NULL, {NULL}, "KEY is given in hex, two digits a byte"},
     [OPTION_NAMESPACE] = {"--namespace", "NS", {NULL}, "KEY lies in this namespace, as namespaced writers store it"},
     [OPTION_JSON] = {"--json", NULL, {NULL}, "print one JSON document"},
-    [OPTION_CREATE] = {"--create", NULL, {NULL}, "make STORE where there is none"},
+    [OPTION_CREATE] = {"--create", NULL, {NULL}, "make the store that is written to where there is none"},
     [OPTION_SYNC] = {"--sync",
                      "WHEN",
                      {"always", "none"},
@@ -26,7 +26,11 @@ const struct cli_option_row cli_options[OPTION_COUNT] = {
 
 const struct cli_verb cli_verbs[] = {
     {"info", "STORE", 1, 1, JSON, "print what a store holds",
-     "unread_bytes are bytes behind the last whole entry: torn, or a writer is at work.", verb_info},
+     "unread_bytes are bytes behind the last whole entry: torn, or a writer is at work. Each damaged range is a line:\n"
+     "damaged, offset, bytes, key hash (- where nobody can tell it), what it is; a ! marks an unidentified one, which "
+     "may\n"
+     "hide further keys. 100 are listed, all are counted. Values above 64 KiB are not checked.",
+     verb_info},
     {"get", "STORE KEY", 2, 2, KEY_OPTIONS, "write a key's value to standard output, byte for byte",
      "Nothing of a damaged value is written.", verb_get},
     {"exists", "STORE KEY", 2, 2, KEY_OPTIONS, "print true or false, and exit with 0 or 1", NULL, verb_exists},
@@ -44,6 +48,17 @@ const struct cli_verb cli_verbs[] = {
      verb_put},
     {"delete", "STORE KEY...", 2, CLI_MANY, KEY_OPTIONS | OPTION_BIT(OPTION_SYNC), "delete keys, all in one batch",
      "Exits with 1 if none of them was present.", verb_delete},
+    {"rename", "STORE OLD NEW", 3, 3, KEY_OPTIONS | OPTION_BIT(OPTION_SYNC), "give a key's value to another key",
+     "OLD is deleted and NEW written in one batch. What NEW had is replaced. OLD and NEW are both given as the key\n"
+     "options say.",
+     verb_rename},
+    {"copy", "STORE KEY TARGET", 3, 3, KEY_OPTIONS | OPTION_BIT(OPTION_CREATE) | OPTION_BIT(OPTION_SYNC),
+     "write a key's value to another store", "TARGET is the path of a store. What the key has there is replaced.",
+     verb_copy},
+    {"move", "STORE KEY TARGET", 3, 3, KEY_OPTIONS | OPTION_BIT(OPTION_CREATE) | OPTION_BIT(OPTION_SYNC),
+     "copy, then delete the key from STORE",
+     "TARGET is the path of a store. STORE loses the key only once TARGET has it durably, whatever --sync says.",
+     verb_move},
     {"import", "STORE [FILE|-]", 1, 2, OPTION_BIT(OPTION_FORMAT), "write the entries that a file lists",
      "STORE is made where there is none. Without FILE, or with -, standard input is read. Lines end with \\n; a \\r\n"
      "before it belongs to a tsv value.\n"
