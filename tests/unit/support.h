@@ -73,7 +73,9 @@ struct bytes fixture_load(const char *name);
 
 uint32_t sum_crc32(const void *data, size_t len); /* F-06 */
 void sum_sha256(const void *data, size_t len, char out_hex[65]);
+#ifndef RD_FORMAT_H /* a test of the engine's insides has the engine's own */
 uint64_t load_le64(const uint8_t *from);
+#endif
 
 /* ---- Entries by hand -------------------------------------------------------------------------------------------- */
 

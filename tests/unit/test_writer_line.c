@@ -1,0 +1,293 @@
+/* STORE.writer: who writes, and up to where it is known to be durable. */
+#include "store_internal.h"
+
+#include "faults.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+static const rd_open_options open_always = {.writable = true, .create = true, .sync = RD_SYNC_ALWAYS};
+
+/* The last part of this test's folder. */
+static const char *dir_name(void **state)
+{
+    static char name[64];
+    snprintf(name, sizeof name, "%s", temp_path(state, "s"));
+    *strrchr(name, '/') = '\0';
+    return strrchr(name, '/') + 1;
+}
+
+static void expect_log(void **state, const char *before_dir, const char *behind_dir)
+{
+    char want[512];
+    snprintf(want, sizeof want, "%sfsync %s\n%s", before_dir, dir_name(state), behind_dir);
+    assert_string_equal(faults_log(), want);
+}
+
+static struct writer_said said_of(void **state)
+{
+    struct writer_said said = {0};
+    assert_true(writer_line_read(temp_path(state, "s"), &said));
+    return said;
+}
+
+static uint64_t inode_of(const char *path)
+{
+    struct stat at;
+    assert_int_equal(stat(path, &at), 0);
+    return (uint64_t)at.st_ino;
+}
+
+/* ---- When ------------------------------------------------------------------------------------------------------- */
+
+static void the_line_is_durable_before_the_first_append(void **state)
+{
+    rd_store *store = store_open_ok(temp_path(state, "s"), &open_always);
+    assert_int_equal(temp_count(state), 1); /* opening alone writes none */
+    faults_clear();
+    store_put(store, "k", "value", 5);
+    expect_log(state, "pwritev s.writer\nftruncate s.writer\nfsync s.writer\n", "pwritev s\nfdatasync s\n");
+    rd_store_close(store);
+    store = store_open_ok(temp_path(state, "s"), &open_always);
+    faults_clear();
+    store_put(store, "k", "value", 5); /* what the file held is made durable first, since the line says that it is */
+    expect_log(state, "fdatasync s\npwritev s.writer\nftruncate s.writer\nfsync s.writer\n",
+               "pwritev s\nfdatasync s\n");
+    rd_store_close(store);
+}
+
+static void nothing_written_means_no_line(void **state)
+{
+    rd_written done;
+    rd_store *store = store_make(state, "s");
+    assert_int_equal(rd_store_delete(store, text_span("absent"), &done), RD_OK);
+    assert_int_equal(rd_store_batch_write(store, NULL, 0, &done), RD_OK);
+    assert_int_equal(rd_store_write(store, text_span("k"), (rd_span){0}, &done), RD_E_PAYLOAD);
+    assert_int_equal(rd_store_sync(store), RD_OK);
+    rd_store_close(store);
+    assert_int_equal(temp_count(state), 1);
+}
+
+static void the_line_follows_syncs_at_most_once_a_second_and_unsynced(void **state)
+{
+    rd_store *store = store_open_ok(temp_path(state, "s"), &open_always);
+    faults_clock(1000);
+    store_put(store, "k", "value", 5);
+    assert_int_equal(said_of(state).synced_off, 0);
+    size_t fsyncs = faults_count(CALL_FSYNC);
+    rd_written done = store_put(store, "k", "value", 5);
+    assert_int_equal(said_of(state).synced_off, 0); /* not within the second */
+    faults_clock(1001);
+    done = store_put(store, "k", "value", 5);
+    assert_int_equal(said_of(state).synced_off, done.tail_off);
+    rd_written last = store_put(store, "k", "value", 5);
+    assert_int_equal(said_of(state).synced_off, done.tail_off);
+    rd_store_close(store);
+    assert_int_equal(said_of(state).synced_off, last.tail_off); /* closing tells all */
+    assert_int_equal(faults_count(CALL_FSYNC), fsyncs);
+}
+
+static void the_line_never_promises_what_was_not_synced(void **state)
+{
+    faults_clock(1000);
+    rd_store *store = store_make(state, "s");
+    rd_written synced = store_put(store, "k", "value", 5);
+    assert_int_equal(rd_store_sync(store), RD_OK);
+    store_put(store, "k", "value", 5);
+    faults_clock(2000);
+    rd_store_close(store);
+    assert_true(said_of(state).synced_off <= synced.tail_off);
+}
+
+/* ---- What ------------------------------------------------------------------------------------------------------- */
+
+static void the_line_is_one_sector_of_text_that_names_its_writer(void **state)
+{
+    const char *path = temp_path(state, "s");
+    rd_store *store = store_open_ok(path, &open_always);
+    store_put(store, "k", "value", 5);
+    rd_store_close(store);
+    AUTO_BYTES line = file_load(temp_path(state, "s.writer"));
+    assert_int_equal(line.len, 512);
+    for (size_t i = 0; i < 511; i++)
+        EXPECT(line.data[i] >= ' ' && line.data[i] <= '~', "byte %zu", i);
+    assert_int_equal(line.data[511], '\n');
+    struct stat at;
+    assert_int_equal(stat(temp_path(state, "s.writer"), &at), 0);
+    assert_int_equal(at.st_mode & 0133, 0);
+
+    char host[65] = {0};
+    struct writer_said said = said_of(state);
+    assert_int_equal(gethostname(host, sizeof host - 1), 0);
+    assert_int_equal(said.pid, getpid());
+    assert_string_equal(said.host, host);
+    assert_int_equal(said.inode, inode_of(path));
+    assert_int_equal(said.synced_off, file_len(path));
+    assert_true(said.start > 1600000000 && said.start <= (uint64_t)time(NULL));
+}
+
+static void no_damaged_line_is_believed(void **state)
+{
+    const char *path = temp_path(state, "s");
+    const char *line_path = temp_path(state, "s.writer");
+    struct writer_said said;
+    rd_store *store = store_open_ok(path, &open_always);
+    store_put(store, "k", "value", 5);
+    rd_store_close(store);
+    AUTO_BYTES line = file_load(line_path);
+    for (uint64_t i = 0; i < line.len; i++) {
+        file_poke(line_path, i, 1);
+        EXPECT(!writer_line_read(path, &said), "byte %llu", (unsigned long long)i);
+        file_poke(line_path, i, 1);
+    }
+    for (size_t len = 0; len < line.len; len += 73) {
+        file_save(line_path, line.data, len);
+        EXPECT(!writer_line_read(path, &said), "%zu bytes", len);
+    }
+    bytes_append(&line, "\n", 1);
+    file_save(line_path, line.data, line.len);
+    assert_false(writer_line_read(path, &said));
+    file_save(line_path, line.data, 512);
+    assert_true(writer_line_read(path, &said));
+    assert_int_equal(remove(line_path), 0);
+    assert_false(writer_line_read(path, &said));
+    assert_int_equal(mkfifo(line_path, 0600), 0); /* refused, not waited for */
+    assert_false(writer_line_read(path, &said));
+}
+
+static void a_damaged_line_is_replaced(void **state)
+{
+    rd_store *store = store_open_ok(temp_path(state, "s"), &open_always);
+    file_save(temp_path(state, "s.writer"), temp_path(state, "s"), 20);
+    store_put(store, "k", "value", 5);
+    assert_int_equal(said_of(state).pid, getpid());
+    rd_store_close(store);
+}
+
+/* ---- Where ------------------------------------------------------------------------------------------------------ */
+
+static void every_name_of_a_linked_store_finds_the_line(void **state)
+{
+    assert_int_equal(mkdir(temp_path(state, "elsewhere"), 0700), 0);
+    const char *real = temp_path(state, "elsewhere/real");
+    assert_int_equal(symlink(real, temp_path(state, "s")), 0);
+    rd_store_close(store_make(state, "elsewhere/real"));
+    rd_store *store = store_open_ok(temp_path(state, "s"), &open_always);
+    store_put(store, "k", "value", 5);
+    rd_store_close(store);
+    assert_int_equal(file_len(temp_path(state, "elsewhere/real.writer")), 512);
+    assert_int_equal(temp_count(state), 2);
+    struct writer_said said;
+    assert_true(writer_line_read(real, &said));
+    assert_int_equal(said_of(state).inode, inode_of(real));
+}
+
+static void a_link_in_the_lines_place_is_not_followed(void **state)
+{
+    rd_written done;
+    file_save(temp_path(state, "victim"), "precious", 8);
+    assert_int_equal(symlink(temp_path(state, "victim"), temp_path(state, "s.writer")), 0);
+    rd_store *store = store_make(state, "s");
+    assert_int_equal(rd_store_write(store, text_span("k"), text_span("value"), &done), RD_E_IO);
+    assert_int_equal(file_len(temp_path(state, "s")), 0);
+    file_expect(temp_path(state, "victim"), "precious", 8, "the victim");
+    assert_int_equal(remove(temp_path(state, "s.writer")), 0);
+    store_put(store, "k", "value", 5); /* the store goes on */
+    rd_store_close(store);
+}
+
+static void a_moved_line_speaks_of_the_new_file(void **state)
+{
+    struct writer_line *line = NULL;
+    rd_store_close(store_make(state, "s"));
+    file_save(temp_path(state, "new"), "", 0);
+    struct file old_file, new_file;
+    assert_int_equal(file_open(temp_path(state, "s"), &open_writing, &old_file), RD_OK);
+    assert_int_equal(file_open(temp_path(state, "new"), &open_writing, &new_file), RD_OK);
+    assert_int_equal(writer_line_create(temp_path(state, "s"), &line), RD_OK);
+    assert_int_equal(writer_line_begin(line, &old_file, 100), RD_OK);
+    assert_int_equal(said_of(state).inode, inode_of(temp_path(state, "s")));
+    assert_int_equal(said_of(state).synced_off, 100);
+    faults_clear();
+    assert_int_equal(writer_line_move(line, &new_file, 64), RD_OK); /* less than before, of another file */
+    expect_log(state, "pwritev s.writer\nftruncate s.writer\nfsync s.writer\n", "");
+    assert_int_equal(said_of(state).inode, inode_of(temp_path(state, "new")));
+    assert_int_equal(said_of(state).synced_off, 64);
+    assert_int_equal(writer_line_begin(line, &new_file, 64), RD_OK); /* nothing is left to do */
+    assert_int_equal(faults_count(CALL_PWRITEV), 1);
+    assert_int_equal(writer_line_begin(line, &old_file, 100), RD_OK); /* the move came to nothing */
+    assert_int_equal(said_of(state).inode, inode_of(temp_path(state, "s")));
+    writer_line_destroy(line);
+    file_close(&old_file);
+    file_close(&new_file);
+}
+
+/* ---- Failure ---------------------------------------------------------------------------------------------------- */
+
+static void no_line_no_append(void **state)
+{
+    const struct {
+        enum call call;
+        size_t nth;
+        int error;
+        rd_err err;
+    } cases[] = {
+        {CALL_PWRITEV, 1, ENOSPC, RD_E_NO_SPACE}, {CALL_PWRITEV, 1, EIO, RD_E_IO}, {CALL_FTRUNCATE, 1, EIO, RD_E_IO},
+        {CALL_FSYNC, 1, ENOSPC, RD_E_NO_SPACE},   {CALL_FSYNC, 1, EIO, RD_E_IO},   {CALL_FSYNC, 2, EIO, RD_E_IO},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        rd_written done;
+        rd_store *store = store_open_ok(temp_path(state, "s"), &open_always);
+        faults_clear();
+        faults_fail(cases[i].call, cases[i].nth, cases[i].error);
+        rd_err err = rd_store_write(store, text_span("k"), text_span("value"), &done);
+        EXPECT(err == cases[i].err, "case %zu: %s", i, rd_err_text(err));
+        EXPECT(strstr(faults_log(), "pwritev s\n") == NULL, "case %zu", i);
+        assert_int_equal(file_len(temp_path(state, "s")), 0);
+        store_put(store, "k", "value", 5); /* the store goes on, with a whole line */
+        assert_int_equal(said_of(state).synced_off, 0);
+        rd_store_close(store);
+        assert_int_equal(remove(temp_path(state, "s")), 0);
+        assert_int_equal(remove(temp_path(state, "s.writer")), 0);
+    }
+}
+
+static void a_line_that_cannot_be_rewritten_harms_nobody(void **state)
+{
+    rd_store *store = store_open_ok(temp_path(state, "s"), &open_always);
+    faults_clock(1000);
+    store_put(store, "k", "value", 5);
+    faults_clock(1001);
+    faults_fail(CALL_PWRITEV, 2, EIO); /* the entry's own write comes first */
+    rd_written done = store_put(store, "k", "value", 5);
+    assert_int_equal(said_of(state).synced_off, 0);
+    store_put(store, "k", "value", 5);
+    faults_clock(1002);
+    done = store_put(store, "k", "value", 5);
+    assert_int_equal(said_of(state).synced_off, done.tail_off);
+    rd_store_close(store);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        FAULT_TEST(the_line_is_durable_before_the_first_append),
+        FAULT_TEST(nothing_written_means_no_line),
+        FAULT_TEST(the_line_follows_syncs_at_most_once_a_second_and_unsynced),
+        FAULT_TEST(the_line_never_promises_what_was_not_synced),
+        FAULT_TEST(the_line_is_one_sector_of_text_that_names_its_writer),
+        FAULT_TEST(no_damaged_line_is_believed),
+        FAULT_TEST(a_damaged_line_is_replaced),
+        FAULT_TEST(every_name_of_a_linked_store_finds_the_line),
+        FAULT_TEST(a_link_in_the_lines_place_is_not_followed),
+        FAULT_TEST(a_moved_line_speaks_of_the_new_file),
+        FAULT_TEST(no_line_no_append),
+        FAULT_TEST(a_line_that_cannot_be_rewritten_harms_nobody),
+    };
+    return cmocka_run_group_tests_name("writer_line", tests, NULL, NULL);
+}
