@@ -1,4 +1,5 @@
-/* CRC-32/ISO-HDLC (F-06), of bytes in hand and of any range of a file in bounded time. */
+/* CRC-32/ISO-HDLC (F-06), whatever the crate calls it (E-01): of bytes in hand, and of any range of a file in bounded
+   time. */
 #ifndef RD_CRC_H
 #define RD_CRC_H
 

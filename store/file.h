@@ -32,7 +32,7 @@ rd_err file_error(void);
 /* Cut to `bytes`. Returns: RD_OK, RD_E_IO. */
 RD_MUST_CHECK rd_err file_cut(const struct file *file, uint64_t bytes);
 
-/* fdatasync. Returns: RD_OK, RD_E_SYNC. */
+/* fdatasync: nothing else makes bytes durable (E-09). Returns: RD_OK, RD_E_SYNC. */
 RD_MUST_CHECK rd_err file_sync(const struct file *file);
 
 /* Sync the directory that holds `path`, so that a file made there survives. Returns: RD_OK, RD_E_SYNC. */

@@ -145,7 +145,7 @@ static inline bool entry_crc_holds(const uint8_t *base, const struct entry *entr
     return crc_of(base + entry->start_off, entry_payload_len(entry)) == entry->crc;
 }
 
-/* F-09: what may be written. */
+/* F-09: what may be written; all zeros as well, if they are two or more (E-08). */
 static inline bool payload_is_legal(rd_span payload)
 {
     return payload.len > 1 || (payload.len == 1 && *(const uint8_t *)payload.data != 0);

@@ -163,7 +163,7 @@ static bool was_cut(rd_store *store, const struct snapshot *snapshot, uint64_t e
     return bytes < end_off;
 }
 
-/* Check as the options say, unless that was done since the word was resolved. */
+/* E-10: check as the options say, unless that was done since the word was resolved. */
 static rd_err check_word(rd_store *store, const struct snapshot *snapshot, const struct entry *entry, uint64_t word,
                          const atomic_bool *cancel)
 {

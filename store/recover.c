@@ -20,7 +20,7 @@ rd_err recovery_need_prefixes(struct recovery *recovery)
     return crc_prefixes_init(recovery->base, recovery->len, &recovery->prefixes);
 }
 
-/* Put an accepted entry into the index, unless a newer one of its key is there (F-08). */
+/* Put an accepted entry into the index, unless a newer one of its key is there (F-08); a deleted key is none (E-07). */
 static rd_err index_entry(struct recovered *found, const struct entry *entry, bool verified)
 {
     RD_TRY(index_reserve(&found->index, 1));

@@ -10,7 +10,7 @@ struct recovery {
     uint64_t len;
     const struct recover_options *options;
     uint64_t steps;               /* towards the next look at the cancel flag */
-    struct crc_prefixes prefixes; /* made at the first failure; `at` is NULL until then */
+    struct crc_prefixes prefixes; /* R-07, E-04: made at the first failure; `at` is NULL until then */
     struct recovered found;
 
     uint64_t end_off; /* B: what lies below is still to be judged */
@@ -20,7 +20,7 @@ struct recovery {
     bool synced_matches; /* an accepted entry begins or ends at options->synced_off, or that is 0 */
 };
 
-/* What the trailer of an entry says and where it must lie, before any CRC. */
+/* What the trailer of an entry says and where it must lie, before any CRC. That alone proves nothing (E-02). */
 static inline bool entry_before(const struct recovery *recovery, uint64_t end_off, uint64_t alignment,
                                 struct entry *out_entry)
 {

@@ -1,5 +1,5 @@
-/* Opening a store for writing after a crash: a torn tail is saved and cut, and what a crash tore in the middle is
-   superseded. */
+/* Opening a store for writing after a crash: a torn tail is saved and then cut, never the one without the other (E-03),
+   and what a crash tore in the middle is superseded. */
 #include "base.h"
 #include "store_internal.h"
 #include <errno.h>

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The gates: what holds for every source file. Needs build/test, built (tests/run.sh sees to it): the analysers read
 # its compile commands and generated headers.
-# usage: tests/check.sh [format|shell|includes|cppcheck|tidy]...
+# usage: tests/check.sh [format|shell|includes|rules|cppcheck|tidy]...
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -31,6 +31,34 @@ includes() {
   return "$found"
 }
 
+rule_numbers() { # GREP ARGUMENTS...: those in what grep finds
+  { grep -rhoE "$@" || true; } | grep -oE '[EFR]-[0-9]{2}' | sort -u
+}
+
+# Rules are defined where their number is bold (**F-01**). Each is cited where it is kept and where that is tested, and
+# none is cited that isn't there.
+rules() {
+  local found=0 rule number='\b[EFR]-[0-9]{2}' defined code test
+  local -a anywhere=(--include='*.'{c,h,py,sh,md,proto,json,txt} -- *.md deploy proto service store tests)
+  defined=$(rule_numbers '\*\*[EFR]-[0-9]{2}\*\*' store/FORMAT.md store/RECOVERY.md store/ERRATA.md)
+  code=$(rule_numbers "$number" --include='*.[ch]' service store)
+  test=$(rule_numbers "$number" --include='*.'{c,py} tests)
+  for rule in $(comm -23 <(echo "$defined") <(echo "$code")); do
+    echo "$rule: nothing in service/ or store/ cites it"
+    found=1
+  done
+  for rule in $(comm -23 <(echo "$defined") <(echo "$test")); do
+    echo "$rule: no test cites it"
+    found=1
+  done
+  for rule in $(comm -13 <(echo "$defined") <(rule_numbers "$number" "${anywhere[@]}")); do
+    echo "$rule: neither FORMAT.md nor RECOVERY.md nor ERRATA.md defines it; cited in:"
+    grep -rnoE "\\b$rule" "${anywhere[@]}"
+    found=1
+  done
+  return "$found"
+}
+
 gate() {
   case $1 in
   cppcheck | tidy)
@@ -42,6 +70,7 @@ gate() {
   format) sources 'c|h' proto service store tests | xargs -r clang-format --dry-run -Werror ;;
   shell) { sources sh deploy tests && echo .ci/run; } | xargs shellcheck -x ;;
   includes) includes ;;
+  rules) rules ;;
   # The analysers leave the tests out: cmocka's assertions do not tell them that they end a test. Tests run under the
   # sanitizers anyway.
   cppcheck)
@@ -65,7 +94,7 @@ gate() {
 }
 
 status=0
-(($#)) || set -- format shell includes cppcheck tidy
+(($#)) || set -- format shell includes rules cppcheck tidy
 for name; do
   if gate "$name"; then
     echo "gate $name: ok"

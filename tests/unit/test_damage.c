@@ -109,6 +109,7 @@ static void expect_big_damage(rd_store *store)
     rd_iter_destroy(iter);
 }
 
+/* E-10 */
 static void no_byte_of_a_large_damaged_payload_is_handed_out(void **state)
 {
     const char *path = temp_path(state, "s");
@@ -161,7 +162,7 @@ static void writing_or_deleting_heals_a_damaged_key(void **state)
 
 /* ---- Hostile and foreign bytes ---------------------------------------------------------------------------------- */
 
-/* a search that took up each link anew would need hours here, and the test its time limit. */
+/* R-07, E-04: a search that took up each link anew would need hours here, and the test its time limit. */
 static void fake_links_at_every_8_bytes_cost_linear_time(void **state)
 {
     enum { LINKS = (2 << 20) / 8 };

@@ -109,6 +109,7 @@ static void expect_entry(const struct fixture *fixture, const json_t *key, const
     EXPECT(payload_matches(key, entry->payload), "%s: %s", fixture->name, hash);
 }
 
+/* F-12 */
 static void look_iteration(rd_store *store, const struct fixture *fixture)
 {
     rd_iter *iter = NULL;
@@ -164,6 +165,7 @@ static void look_key(rd_store *store, const struct fixture *fixture, const json_
         expect_metadata(fixture, key, &meta);
 }
 
+/* F-08: each key that was ever used, by its newest entry. */
 static void look_keys(rd_store *store, const struct fixture *fixture)
 {
     size_t i;

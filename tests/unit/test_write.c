@@ -163,6 +163,7 @@ static void reader_cannot_write(void **state)
     assert_int_equal(file_len(path), 25);
 }
 
+/* E-09 */
 static void only_a_synced_write_is_called_durable(void **state)
 {
     const rd_open_options always = {.writable = true, .create = true, .sync = RD_SYNC_ALWAYS};
