@@ -78,6 +78,15 @@ enum step batch_hashed_begin(struct call *call)
     return begin(call, &by_hash);
 }
 
+static enum step refuse_size(struct call *call, size_t items, uint64_t size)
+{
+    return call_refuse(call, REFUSE_RESPONSE,
+                       "the answer's first %zu items of %zu take %llu bytes and at most %llu are allowed; use "
+                       "BatchReadStream or smaller batches",
+                       items, call->op.key_count, (unsigned long long)size,
+                       (unsigned long long)call->queue->server->config->max_response_bytes);
+}
+
 enum step batch_read_resume(struct call *call)
 {
     struct batch_progress *batch = &call->u.batch;
@@ -88,12 +97,11 @@ enum step batch_read_resume(struct call *call)
         uint32_t index = (uint32_t)(call->op.first + i);
         batch->size += encode_item_size(index, &call->op.values[i], batch->omit_metadata);
         if (batch->size > limit)
-            return call_refuse(call, REFUSE_RESPONSE,
-                               "the answer's first %zu items of %zu take %llu bytes and at most %llu are allowed; use "
-                               "BatchReadStream or smaller batches",
-                               (size_t)index + 1, call->op.key_count, (unsigned long long)batch->size,
-                               (unsigned long long)limit);
+            return refuse_size(call, (size_t)index + 1, batch->size);
         encode_item(&call->reply, &source, index, &call->op.values[i], batch->omit_metadata);
+        batch->size = call->reply.total; /* an item whose payload vanished may take more than was expected */
+        if (batch->size > limit)
+            return refuse_size(call, (size_t)index + 1, batch->size);
     }
     return call->op.more ? STEP_NEXT : STEP_END;
 }

@@ -244,8 +244,12 @@ static void finish(struct call *call)
     grpc_op ops[4];
     size_t count = 0;
     grpc_byte_buffer *message = NULL;
-    if (call->status == GRPC_STATUS_OK && call->reply.any && (message = reply_take(&call->reply)) == NULL)
-        call_fail(call, RD_E_NOMEM);
+    rd_err err = call->reply.err;
+    if (err == RD_OK && call->status == GRPC_STATUS_OK && call->reply.any &&
+        (message = reply_take(&call->reply)) == NULL)
+        err = RD_E_NOMEM;
+    if (err != RD_OK)
+        call_fail(call, err);
     call_move(call, CALL_FINISHING);
     if (!call->sent_initial)
         ops[count++] = initial_op(call);
@@ -328,7 +332,12 @@ static void run(struct call *call, enum step step)
             call_move(call, CALL_RUNNING);
             step = engine_answered(call);
             break;
-        case STEP_SEND: send_message(call); return;
+        case STEP_SEND:
+            if (call->reply.err == RD_OK)
+                send_message(call);
+            else
+                finish(call); /* with that error */
+            return;
         case STEP_WATCH:
             post_close(call);
             call_move(call, CALL_WATCHING);

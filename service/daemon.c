@@ -2,6 +2,7 @@
 #include "memory.h"
 #include "reply.h"
 #include "server.h"
+#include "storewatch.h"
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
@@ -19,6 +20,7 @@
 #define OPEN_CANCEL_MS  500 /* after which an opening that doesn't heed its cancel flag is left behind */
 #define REFUSE_MS       1000
 #define CORE_END_MS     500
+#define LOOK_MS         1000
 #define FOREVER         INT64_MAX
 
 struct opener {
@@ -31,6 +33,7 @@ struct opener {
     rd_err err;
     rd_fault fault;
     rd_engine *engine;
+    rd_store *store; /* the engine's */
     rd_store_info info;
 };
 
@@ -38,6 +41,7 @@ struct daemon {
     struct config config;
     struct server server;
     struct opener opener;
+    struct storewatch watch;
     int signal_fd;
     int wake_fd;
     bool hurried; /* a second signal came: drop everything now */
@@ -68,7 +72,10 @@ static struct timespec deadline_after(int64_t ms)
 static void *open_store(void *argument)
 {
     struct opener *opener = argument;
-    rd_open_options options = {.verify = (rd_verify)opener->config->verify, .cancel = &opener->cancel};
+    rd_open_options options = {.verify = (rd_verify)opener->config->verify,
+                               .scrub_rate = opener->config->scrub_rate,
+                               .watch = true,
+                               .cancel = &opener->cancel};
     rd_store *store = NULL;
     rd_engine *engine = NULL;
     rd_err err = rd_store_open(opener->config->store_path, &options, &opener->fault, &store);
@@ -84,6 +91,7 @@ static void *open_store(void *argument)
         snprintf(opener->fault.text, sizeof(opener->fault.text), "%s: %s", opener->config->store_path,
                  rd_err_text(err));
     opener->err = err;
+    opener->store = store;
     opener->engine = engine;
     atomic_store(&opener->done, true);
     server_wake(opener->server);
@@ -216,6 +224,24 @@ static void log_serving(const struct daemon *daemon)
         LOG(LOG_WARN, "unfinished tail", LOG_NUMBER("offset", info->tail_off), LOG_NUMBER("bytes", info->unread_bytes));
 }
 
+/* Look after memory and file until a signal comes. Returns: the signal. */
+static int keep(struct daemon *daemon)
+{
+    bool whole = true;
+    int64_t memory_due = now_ms();
+    int signal = 0;
+    while (signal == 0) {
+        if (now_ms() >= memory_due)
+            memory_due = now_ms() + memory_give_back();
+        signal = wait_event(daemon, now_ms() + LOOK_MS);
+        bool now_whole = storewatch_look(&daemon->watch);
+        if (now_whole != whole) /* a file that was cut is no store to send anybody to */
+            health_set(&daemon->server.health, now_whole);
+        whole = now_whole;
+    }
+    return signal;
+}
+
 /* Wait for the store, then for the signal that ends it all. Returns: the exit status. */
 static int serve(struct daemon *daemon)
 {
@@ -234,8 +260,8 @@ static int serve(struct daemon *daemon)
     }
     server_set_engine(&daemon->server, opener->engine);
     log_serving(daemon);
-    while (signal == 0)
-        signal = wait_event(daemon, now_ms() + memory_give_back());
+    storewatch_begin(&daemon->watch, opener->store, &opener->info);
+    signal = keep(daemon);
     drain(daemon, signal);
     return EXIT_SUCCESS;
 }
@@ -292,6 +318,10 @@ int daemon_main(int argc, char **argv, rd_engine *(*wrap)(rd_engine *))
         return EXIT_CANNOT;
     }
     log_adopt_core();
+    if (rd_sigbus_install() != RD_OK) { /* before the core's threads: a file may be cut while it is served */
+        LOG(LOG_ERROR, "cannot start", LOG_TEXT("why", strerror(errno)));
+        return EXIT_CANNOT;
+    }
     grpc_init();
     int status = run(&daemon, wrap);
     bool core_ended = end_core();

@@ -74,25 +74,39 @@ static void put_payload(struct reply *reply, const struct encode_source *source,
     if (len >= ENCODE_REFER_MIN && rd_engine_hold(source->engine, source->op, value, &hold) == RD_OK)
         reply_refer(reply, bytes, hold);
     else
-        reply_put(reply, bytes.data, len);
+        reply_put_payload(reply, bytes);
 }
 
-/* An Entry's fields, behind `at` in what was reserved from `start`. */
-static void put_entry(struct reply *reply, const struct encode_source *source, const uint8_t *start, uint8_t *at,
-                      const rd_value *value, bool omit_metadata)
+/* Whether a payload is copied to where its message is made. */
+static bool is_small(const rd_value *value)
+{
+    return value->payload.len < ENCODE_REFER_MIN;
+}
+
+/* An Entry's fields where its payload is small; NULL where that vanishes. */
+static uint8_t *put_small_entry(uint8_t *at, const rd_value *value, bool omit_metadata)
 {
     if (value->payload.len > 0) {
         at = wire_put_len(at, ENTRY_PAYLOAD, value->payload.len);
-        commit_to(reply, start, at);
-        put_payload(reply, source, value, 0, value->payload.len);
-        at = reply_reserve(reply, HEAD_MAX);
-        if (at == NULL)
-            return;
-        start = at;
+        if (!rd_copy(at, value->payload))
+            return NULL;
+        at += value->payload.len;
     }
-    if (!omit_metadata)
-        at = put_metadata(at, ENTRY_METADATA, &value->meta);
+    return omit_metadata ? at : put_metadata(at, ENTRY_METADATA, &value->meta);
+}
+
+/* The same where it is large, behind `at` in what was reserved from `start`. */
+static void put_large_entry(struct reply *reply, const struct encode_source *source, const uint8_t *start, uint8_t *at,
+                            const rd_value *value, bool omit_metadata)
+{
+    at = wire_put_len(at, ENTRY_PAYLOAD, value->payload.len);
     commit_to(reply, start, at);
+    put_payload(reply, source, value, 0, value->payload.len);
+    if (omit_metadata)
+        return;
+    at = reply_reserve(reply, HEAD_MAX);
+    if (at != NULL)
+        commit_to(reply, at, put_metadata(at, ENTRY_METADATA, &value->meta));
 }
 
 size_t encode_entry_message_size(const rd_value *value)
@@ -102,13 +116,19 @@ size_t encode_entry_message_size(const rd_value *value)
 
 void encode_entry_message(struct reply *reply, const struct encode_source *source, const rd_value *value)
 {
-    size_t copied = value->payload.len < ENCODE_REFER_MIN ? value->payload.len : 0;
-    uint8_t *at = reply_reserve(reply, 2 * HEAD_MAX + copied); /* all of a small message in one slice */
-    if (at == NULL)
+    uint8_t *start = reply_reserve(reply, 2 * HEAD_MAX + (is_small(value) ? value->payload.len : 0));
+    if (start == NULL)
         return;
-    uint8_t *start = at;
-    at = wire_put_len(at, OUTER_FIELD, entry_size(value, false));
-    put_entry(reply, source, start, at, value, false);
+    uint8_t *at = wire_put_len(start, OUTER_FIELD, entry_size(value, false));
+    if (!is_small(value)) {
+        put_large_entry(reply, source, start, at, value, false);
+        return;
+    }
+    at = put_small_entry(at, value, false);
+    if (at != NULL)
+        commit_to(reply, start, at);
+    else
+        reply_fail(reply, RD_E_TRUNCATED);
 }
 
 /* ItemError: three fields, none of them zero. */
@@ -158,13 +178,19 @@ static uint8_t *put_item_head(uint8_t *at, uint32_t index, unsigned field, size_
 void encode_item(struct reply *reply, const struct encode_source *source, uint32_t index, const rd_value *value,
                  bool omit_metadata)
 {
-    uint8_t *start = reply_reserve(reply, HEAD_MAX);
+    bool small = is_small(value);
+    uint8_t *start = reply_reserve(reply, 2 * HEAD_MAX + (small ? value->payload.len : 0));
     if (start == NULL)
         return;
     unsigned field = value->err == RD_OK ? ITEM_ENTRY : value->err == RD_ABSENT ? ITEM_ABSENT : ITEM_ERROR;
     uint8_t *at = put_item_head(start, index, field, outcome_size(value, omit_metadata));
-    if (field == ITEM_ENTRY) {
-        put_entry(reply, source, start, at, value, omit_metadata);
+    if (field == ITEM_ENTRY && !small) {
+        put_large_entry(reply, source, start, at, value, omit_metadata);
+        return;
+    }
+    if (field == ITEM_ENTRY && (at = put_small_entry(at, value, omit_metadata)) == NULL) {
+        const rd_value gone = {.err = RD_E_TRUNCATED}; /* nothing of it was committed */
+        encode_item(reply, source, index, &gone, omit_metadata);
         return;
     }
     commit_to(reply, start, at);

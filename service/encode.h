@@ -4,7 +4,10 @@
 
 #include "reply.h"
 
-/* From here up a payload is sent from where it lies; below, copying it is cheaper. */
+/**
+ * From here up a payload is sent from where it lies; below, copying it is cheaper. The bytes of a payload that is
+ * copied may vanish meanwhile (its file was cut): an item is RD_E_TRUNCATED then, any other message fails with that.
+ */
 #define ENCODE_REFER_MIN ((size_t)16 << 10)
 
 /* Bytes a payload fragment takes besides its data, item and message around it included: more than it can ever be. */

@@ -46,6 +46,9 @@ static const struct option_row option_rows[] = {
      "address to serve on: host:port or unix:/path; repeatable"},
     {"verify", KIND_CHOICE, FIELD(verify), "first", 0, 0, verify_choices,
      "check payload checksums: once an entry and open, at each read, or only what opening checks"},
+    {"scrub-rate", KIND_BYTES, FIELD(scrub_rate), "32M", 0, 1024 * G, NULL,
+     "bytes a second at which payloads above 64K, which opening leaves unchecked, are checked in the background; 0: "
+     "off"},
     {"threads", KIND_COUNT, FIELD(threads), NULL, 1, 64, NULL,
      "threads that serve calls, each with its own completion queue; default: cores"},
     {"max-batch-keys", KIND_COUNT, FIELD(max_batch_keys), "1000000", 1, 100000000, NULL, "keys one batch may name"},

@@ -13,6 +13,7 @@ struct config {
     const char *listen[LISTEN_MAX];
     size_t listen_count;
     int verify; /* rd_verify */
+    uint64_t scrub_rate;
     uint64_t threads;
     uint64_t max_batch_keys;
     uint64_t max_request_bytes;

@@ -15,6 +15,12 @@ void reply_fini(struct reply *reply)
     *reply = (struct reply){0};
 }
 
+void reply_fail(struct reply *reply, rd_err err)
+{
+    if (reply->err == RD_OK)
+        reply->err = err;
+}
+
 /* Close the open slice and put `slice` (or, NULL, nothing) behind it. */
 static void close_open(struct reply *reply, const grpc_slice *slice)
 {
@@ -22,7 +28,7 @@ static void close_open(struct reply *reply, const grpc_slice *slice)
         size_t capacity = reply->closed_capacity == 0 ? 4 : 2 * reply->closed_capacity;
         grpc_slice *closed = realloc(reply->closed, capacity * sizeof(*closed));
         if (closed == NULL) {
-            reply->failed = true;
+            reply_fail(reply, RD_E_NOMEM);
             if (slice != NULL)
                 grpc_slice_unref(*slice);
             return;
@@ -43,7 +49,7 @@ static void close_open(struct reply *reply, const grpc_slice *slice)
 uint8_t *reply_reserve(struct reply *reply, size_t len)
 {
     reply->any = true;
-    if (reply->failed)
+    if (reply->err != RD_OK)
         return NULL;
     if (reply->capacity - reply->used < len) {
         size_t capacity = 2 * reply->capacity > reply->used + len ? 2 * reply->capacity : reply->used + len;
@@ -71,6 +77,17 @@ void reply_put(struct reply *reply, const void *bytes, size_t len)
         return;
     memcpy(at, bytes, len);
     reply_commit(reply, len);
+}
+
+void reply_put_payload(struct reply *reply, rd_span bytes)
+{
+    uint8_t *at = reply_reserve(reply, bytes.len);
+    if (at == NULL)
+        return;
+    if (rd_copy(at, bytes))
+        reply_commit(reply, bytes.len);
+    else
+        reply_fail(reply, RD_E_TRUNCATED);
 }
 
 /* What a slice of somebody else's memory needs to give it back. */
@@ -102,7 +119,7 @@ void reply_refer(struct reply *reply, rd_span bytes, rd_hold hold)
     reply->any = true;
     if (reference == NULL) {
         hold.release(hold.arg);
-        reply->failed = true;
+        reply_fail(reply, RD_E_NOMEM);
         return;
     }
     atomic_fetch_add(&references, 1);
@@ -117,7 +134,8 @@ void reply_refer(struct reply *reply, rd_span bytes, rd_hold hold)
 grpc_byte_buffer *reply_take(struct reply *reply)
 {
     close_open(reply, NULL);
-    grpc_byte_buffer *message = reply->failed ? NULL : grpc_raw_byte_buffer_create(reply->closed, reply->closed_count);
+    grpc_byte_buffer *message =
+        reply->err == RD_OK ? grpc_raw_byte_buffer_create(reply->closed, reply->closed_count) : NULL;
     reply_fini(reply);
     return message;
 }

@@ -15,7 +15,7 @@ struct reply {
     size_t closed_capacity;
     size_t total; /* bytes of the message so far */
     bool any;     /* a message was begun, if only an empty one */
-    bool failed;  /* out of memory: the message must not be sent */
+    rd_err err;   /* RD_E_NOMEM, RD_E_TRUNCATED: the message must not be sent */
 };
 
 /* Zeroed storage is an empty reply. */
@@ -30,6 +30,12 @@ void reply_commit(struct reply *reply, size_t len);
 
 /* Copy bytes in. */
 void reply_put(struct reply *reply, const void *bytes, size_t len);
+
+/* Copy bytes of a store in; the reply fails with RD_E_TRUNCATED where they vanish. */
+void reply_put_payload(struct reply *reply, rd_span bytes);
+
+/* The message can't be finished. */
+void reply_fail(struct reply *reply, rd_err err);
 
 /* Point at bytes that `hold` keeps valid; it is released when the core is done with them. */
 void reply_refer(struct reply *reply, rd_span bytes, rd_hold hold);

@@ -19,6 +19,7 @@ struct __attribute__((may_alias)) local_op {
     struct snapshot snapshot; /* READ, LAST: pinned from the first window to finish */
     size_t next_key;
     uint64_t inline_work; /* in bytes checked, and keys as if they were */
+    rd_range *ranges;     /* INFO, until finish */
     atomic_bool cancelled;
 };
 _Static_assert(sizeof(struct local_op) <= sizeof(((rd_op *)0)->priv), "an operation has room for it");
@@ -139,19 +140,39 @@ static void submit_last(struct local_engine *engine, rd_op *op)
     op_complete(op, RD_OK);
 }
 
+/* The damaged ranges, where there are any. Returns: RD_OK, RD_E_NOMEM. */
+static rd_err list_damage(rd_store *store, const rd_store_info *info, rd_op *op)
+{
+    if (info->damaged_ranges == 0)
+        return RD_OK;
+    rd_range *ranges = calloc(RD_DAMAGE_LISTED_MAX, sizeof(*ranges));
+    if (ranges == NULL)
+        return RD_E_NOMEM;
+    local_of(op)->ranges = ranges;
+    op->info.damaged_ranges = ranges;
+    op->info.damaged_range_count = rd_store_damage(store, ranges, RD_DAMAGE_LISTED_MAX);
+    return RD_OK;
+}
+
 static void submit_info(struct local_engine *engine, rd_op *op)
 {
     rd_store_info info;
     rd_err err = rd_store_info_get(engine->store, &info);
-    if (err == RD_OK)
+    if (err == RD_OK) {
         op->info = (rd_engine_info){.live_keys = info.live_keys,
                                     .entries = info.entries,
                                     .tail_off = info.tail_off,
                                     .file_size = info.file_size,
+                                    .generation = info.generation,
                                     .damaged_entries = info.damaged_entries,
+                                    .unidentified_ranges = info.unidentified_ranges,
+                                    .unread_bytes = info.unread_bytes,
+                                    .file_state = info.file_state,
                                     .writable = info.writable,
                                     .atomic_batches = true,
                                     .engine = "embedded"};
+        err = list_damage(engine->store, &info, op);
+    }
     op_complete(op, err);
 }
 
@@ -238,6 +259,7 @@ static void local_finish(rd_engine *base, rd_op *op)
 {
     (void)base;
     snapshot_release(&local_of(op)->snapshot);
+    free(local_of(op)->ranges);
 }
 
 static void local_destroy(rd_engine *base)

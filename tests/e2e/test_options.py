@@ -19,6 +19,7 @@ BAD = {
     "listen": (["", "localhost", ":50051", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:65536", "127.0.0.1:-1", "unix:"],
                "host:port or unix:/path"),
     "verify": (["", "sometimes", "First", "always "], "first, always, off"),
+    "scrub-rate": ([*SIZES, "1025G"], "0 to 1024G"),
     "threads": ([*NUMBERS, "0", "65"], "1 to 64"),
     "max-batch-keys": ([*NUMBERS, "0", "100000001", "1M"], "1 to 100000000"),
     "max-request-bytes": ([*SIZES, "65535", "1025M"], "64K to 1G"),

@@ -3,9 +3,12 @@
 #include "message.h"
 
 #include <rdrive/v1/reader.pb-c.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #define PAYLOAD_MAX ((size_t)1 << 20)
 
@@ -378,6 +381,71 @@ static void a_reply_thrown_away_releases_what_it_holds(void **state)
     EXPECT(holder.released == 100, "%u released", holder.released);
 }
 
+/* ---- Payloads that vanish while they are copied -------------------------------------------------------------------
+ */
+
+/* A value whose file was cut to nothing. cmocka has a handler of its own in each test; the engine's goes before it. */
+static rd_value vanished_value(size_t len)
+{
+    static struct sigaction engines_own;
+    if (engines_own.sa_sigaction == NULL) {
+        EXPECT(rd_sigbus_install() == RD_OK, "no handler");
+        EXPECT(sigaction(SIGBUS, NULL, &engines_own) == 0, "no handler");
+    }
+    EXPECT(sigaction(SIGBUS, &engines_own, NULL) == 0, "no handler");
+    int fd = memfd_create("vanished", MFD_CLOEXEC);
+    EXPECT(fd >= 0 && ftruncate(fd, (off_t)len) == 0, "no file");
+    void *bytes = mmap(NULL, len, PROT_READ, MAP_SHARED, fd, 0);
+    EXPECT(bytes != MAP_FAILED && ftruncate(fd, 0) == 0, "no mapping");
+    close(fd);
+    return (rd_value){.payload = {.data = bytes, .len = len}, .meta = metas[0]};
+}
+
+static void an_item_whose_payload_vanishes_is_an_error_between_good_ones(void **state)
+{
+    (void)state;
+    struct holder holder = holder_make(false);
+    struct encode_source source = {.engine = &holder.engine};
+    struct reply reply = {0};
+    rd_value gone = vanished_value(1000);
+    rd_value good = value_of(50, &metas[1]);
+    rd_value error = {.err = RD_E_TRUNCATED};
+    struct item items[3];
+    item_of_value(&items[0], 7, &good, false);
+    item_of_value(&items[1], 8, &error, false);
+    item_of_value(&items[2], 9, &good, false);
+    encode_item(&reply, &source, 7, &good, false);
+    encode_item(&reply, &source, 8, &gone, false);
+    encode_item(&reply, &source, 9, &good, false);
+    expect_message(&reply, &holder, pack_items(items, 3), "good, gone, good");
+    munmap((void *)(uintptr_t)gone.payload.data, gone.payload.len);
+}
+
+static void a_message_whose_only_payload_vanishes_fails(void **state)
+{
+    (void)state;
+    rd_value gone = vanished_value(ENCODE_REFER_MIN);
+    const struct encode_run run = {.offset = 10, .len = 200, .with_metadata = true};
+    for (int form = 0; form < 5; form++) {
+        struct holder holder = holder_make(true);
+        struct encode_source source = {.engine = &holder.engine};
+        struct reply reply = {0};
+        rd_value small = gone;
+        small.payload.len = form == 0 ? 100 : gone.payload.len;
+        switch (form) {
+        case 0:
+        case 1: encode_entry_message(&reply, &source, &small); break; /* 1: large, and the engine can't hold it */
+        case 2: encode_item(&reply, &source, 3, &gone, false); break;
+        case 3: encode_fragment_item(&reply, &source, 3, &gone, &run); break;
+        case 4: encode_fragment_message(&reply, &source, &gone, &run); break;
+        }
+        EXPECT(reply.err == RD_E_TRUNCATED, "form %d: %s", form, rd_err_reason(reply.err));
+        EXPECT(reply_take(&reply) == NULL, "form %d", form);
+        EXPECT(reply.err == RD_OK && !reply.any, "form %d: it can be used again", form);
+    }
+    munmap((void *)(uintptr_t)gone.payload.data, gone.payload.len);
+}
+
 /* Whichever allocation fails: the message is not sent, and every hold is released once. */
 static void without_memory_nothing_is_sent_and_nothing_kept(void **state)
 {
@@ -414,6 +482,8 @@ int main(void)
         cmocka_unit_test(metadata_alone_is_packed_as_protobuf_does),
         cmocka_unit_test(any_sequence_of_items_is_packed_as_protobuf_does),
         cmocka_unit_test(a_reply_thrown_away_releases_what_it_holds),
+        cmocka_unit_test(an_item_whose_payload_vanishes_is_an_error_between_good_ones),
+        cmocka_unit_test(a_message_whose_only_payload_vanishes_fails),
         cmocka_unit_test(without_memory_nothing_is_sent_and_nothing_kept),
     };
     return cmocka_run_group_tests(tests, make_payload, free_payload);

@@ -98,6 +98,7 @@ static const struct row {
      "64K to 1G, with K, M or G"},
     {"max-response-bytes", "RDRIVED_MAX_RESPONSE_BYTES", FIELD(max_response_bytes), 4 * M, 64 * K, 2 * G - 1, true,
      "64K to 2147483647, with K, M or G"},
+    {"scrub-rate", "RDRIVED_SCRUB_RATE", FIELD(scrub_rate), 32 * M, 0, 1024 * G, true, "0 to 1024G, with K, M or G"},
     {"max-inflight", "RDRIVED_MAX_INFLIGHT", FIELD(max_inflight), 4096, 1, 1000000, false, "1 to 1000000"},
     {"max-memory", "RDRIVED_MAX_MEMORY", FIELD(max_memory), 256 * M, 16 * M, 1024 * G, true, "16M to 1024G"},
     {"max-connection-age", "RDRIVED_MAX_CONNECTION_AGE", FIELD(max_connection_age_s), 0, 0, 31536000, false,

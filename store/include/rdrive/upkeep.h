@@ -16,8 +16,8 @@ extern "C" {
 #define RD_DAMAGES(X)                                                                                                  \
     X(RD_DAMAGE_ENTRY, false, "a damaged entry of a known key")                                                        \
     X(RD_DAMAGE_LINK, false, "an entry whose link alone is damaged: it is served")                                     \
-    X(RD_DAMAGE_RANGE, true, "a damaged entry of a known key; further keys may be lost here")                          \
-    X(RD_DAMAGE_UNIDENTIFIED, true, "damaged bytes of unknown keys")
+    X(RD_DAMAGE_RANGE, true, "a damaged entry of a known key; unidentified further keys may be lost here")             \
+    X(RD_DAMAGE_UNIDENTIFIED, true, "unidentified: damaged bytes of unknown keys")
 
 #define RD_DAMAGE_NAME(name, hides, text) name,
 typedef enum rd_damage_kind { RD_DAMAGES(RD_DAMAGE_NAME) RD_DAMAGE_KINDS } rd_damage_kind;
