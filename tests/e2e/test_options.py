@@ -204,7 +204,7 @@ class UnixSocket(Options):
         self.assert_serves(daemon)
         self.assertEqual(self.lock.read_text().strip(), str(daemon.pid))
         daemon.stop()
-        self.assertEqual(os.listdir(self.folder), ["store.srd"])
+        self.assertEqual(sorted(os.listdir(self.folder)), ["store.srd", "store.srd.writer"])
 
     def test_its_mode_is_what_unix_mode_says_whatever_the_umask(self):
         for mode in ("0600", "0660", "666", "0700"):
@@ -246,7 +246,7 @@ class UnixSocket(Options):
         daemon = self.start()
         self.assert_serves(daemon)
         daemon.stop()
-        self.assertEqual(os.listdir(self.folder), ["store.srd"])
+        self.assertEqual(sorted(os.listdir(self.folder)), ["store.srd", "store.srd.writer"])
 
     def test_of_many_that_start_at_once_one_serves(self):
         daemons = [Daemon(self.store, "--listen", self.address, ready=False) for _ in range(8)]
