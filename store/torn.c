@@ -4,7 +4,6 @@
 #include "store_internal.h"
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <stdarg.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -106,8 +105,8 @@ static rd_err save_as(const struct torn *torn, const char *path, bool *out_made)
     return err;
 }
 
-__attribute__((format(printf, 4, 5))) static rd_err refuse(rd_fault *fault, rd_err err, const struct torn *torn,
-                                                           const char *format, ...)
+__attribute__((format(printf, 3, 4))) static void blame(rd_fault *fault, const struct torn *torn, const char *format,
+                                                        ...)
 {
     va_list arguments;
     fault->os_error = errno;
@@ -115,7 +114,6 @@ __attribute__((format(printf, 4, 5))) static rd_err refuse(rd_fault *fault, rd_e
     va_start(arguments, format);
     vsnprintf(fault->text, sizeof(fault->text), format, arguments);
     va_end(arguments);
-    return err;
 }
 
 /* Cut what was saved in `saved`, which is removed again where nothing could be cut. */
@@ -124,64 +122,66 @@ static rd_err cut(rd_store *store, const struct torn *torn, const char *saved, b
     unsigned long long offset = torn->begin_off;
     rd_err err = file_cut(torn->store, torn->begin_off);
     if (err != RD_OK) {
-        refuse(fault, err, torn, "%s: cutting the torn tail at offset %llu: %s; nothing was cut: open it read-only",
-               store->path, offset, strerror(errno));
+        blame(fault, torn, "%s: cutting the torn tail at offset %llu: %s; nothing was cut: open it read-only",
+              store->path, offset, strerror(errno));
         if (made)
             unlink(saved);
         return err;
     }
     err = file_sync(torn->store);
     if (err != RD_OK)
-        return refuse(fault, err, torn, "%s: syncing after its torn tail at offset %llu was cut: %s; it is saved in %s",
-                      store->path, offset, strerror(errno), saved);
-    return RD_OK;
+        blame(fault, torn, "%s: syncing after its torn tail at offset %llu was cut: %s; it is saved in %s", store->path,
+              offset, strerror(errno), saved);
+    return err;
 }
 
 /* The first name under which the tail can be, or is, saved; `out_saved` is to be freed. */
 static rd_err save(rd_store *store, const struct torn *torn, rd_fault *fault, char **out_saved, bool *out_made)
 {
+    unsigned long long offset = torn->begin_off;
     for (unsigned number = 0; number < NAMES_MAX; number++) {
         char suffix[64];
-        int used = snprintf(suffix, sizeof(suffix), ".torn-%" PRIu64, torn->begin_off);
+        int used = snprintf(suffix, sizeof(suffix), ".torn-%llu", offset);
         if (number > 0)
             snprintf(suffix + used, sizeof(suffix) - (size_t)used, ".%u", number);
         char *path = file_beside(store->path, suffix);
-        if (path == NULL)
-            return refuse(fault, RD_E_NOMEM, torn, "%s: %s", store->path, rd_err_text(RD_E_NOMEM));
-        rd_err err = save_as(torn, path, out_made);
+        rd_err err = path != NULL ? save_as(torn, path, out_made) : RD_E_NOMEM;
         if (err == RD_OK) {
             *out_saved = path;
             return RD_OK;
         }
         if (err != RD_ABSENT)
-            refuse(fault, err, torn,
-                   "%s: saving the torn tail, %llu bytes at offset %llu, to %s: %s; nothing was cut: make room there, "
-                   "or open it read-only",
-                   store->path, (unsigned long long)(torn->end_off - torn->begin_off),
-                   (unsigned long long)torn->begin_off, path, strerror(errno));
+            blame(fault, torn,
+                  "%s: saving the torn tail, %llu bytes at offset %llu, beside it as *%s: %s; nothing was cut: make "
+                  "room there, or open it read-only",
+                  store->path, (unsigned long long)(torn->end_off - torn->begin_off), offset, suffix, strerror(errno));
         free(path);
         if (err != RD_ABSENT)
             return err;
     }
     errno = EEXIST;
-    return refuse(fault, RD_E_IO, torn,
-                  "%s: %d files hold other torn tails of offset %llu; nothing was cut: move them away", store->path,
-                  NAMES_MAX, (unsigned long long)torn->begin_off);
+    blame(fault, torn, "%s: %d files hold other torn tails of offset %llu; nothing was cut: move them away",
+          store->path, NAMES_MAX, offset);
+    return RD_E_IO;
 }
 
 rd_err torn_save_and_cut(rd_store *store, rd_fault *fault)
 {
     struct stat st;
     struct torn torn = {.store = &store->file, .begin_off = store->tail_off};
-    if (fstat(store->file.fd, &st) != 0)
-        return refuse(fault, RD_E_IO, &torn, "%s: %s", store->path, strerror(errno));
+    if (fstat(store->file.fd, &st) != 0) {
+        blame(fault, &torn, "%s: %s", store->path, strerror(errno));
+        return RD_E_IO;
+    }
     torn.end_off = (uint64_t)st.st_size;
     torn.mode = st.st_mode & 0666;
     if (torn.end_off <= torn.begin_off)
         return RD_OK;
     torn.piece = malloc(2 * PIECE);
-    if (torn.piece == NULL)
-        return refuse(fault, RD_E_NOMEM, &torn, "%s: %s", store->path, rd_err_text(RD_E_NOMEM));
+    if (torn.piece == NULL) {
+        blame(fault, &torn, "%s: %s", store->path, rd_err_text(RD_E_NOMEM));
+        return RD_E_NOMEM;
+    }
     char *saved = NULL;
     bool made = false;
     rd_err err = save(store, &torn, fault, &saved, &made);

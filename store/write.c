@@ -200,7 +200,10 @@ static rd_err append_again(rd_store *store, struct stage *stage, uint64_t word, 
     RD_TRY(map_up_to(store, word_off(word) + RD_TRAILER_SIZE));
     RD_TRY(entry_at(store, word, &entry));
     rd_span stored = {.data = store->mapping->base + entry.start_off, .len = (size_t)entry_payload_len(&entry)};
-    RD_TRY(take(stored, entry.crc, &taken));
+    rd_err err = take(stored, entry.crc, &taken);
+    if (err == RD_E_DAMAGED && store->upkeep != NULL) /* there is none yet while a store is opened */
+        upkeep_recover(store->upkeep);                /* its link was trusted: what that hid is to appear */
+    RD_TRY(err);
     return append_one(store, stage, hash, taken.bytes, &taken.crc);
 }
 

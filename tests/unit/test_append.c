@@ -212,6 +212,7 @@ static void damage_that_is_written_over_counts_no_more(void **state)
     assert_int_equal(store_info(store).damaged_entries, 2);
     assert_int_equal(rd_store_len(store), 2);
     assert_int_equal(rd_store_exists(store, text_span("a")), RD_E_DAMAGED);
+    assert_int_equal(rd_store_rename(store, text_span("a"), text_span("c"), &done), RD_E_DAMAGED);
     store_put(store, "a", "healed", 6);
     assert_int_equal(rd_store_delete(store, text_span("b"), &done), RD_OK); /* F-14: what it had is gone too */
     assert_int_equal(done.deleted_count, 1);
