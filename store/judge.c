@@ -106,18 +106,23 @@ static bool fits_from(const struct recovery *recovery, const struct fields *fiel
     return true;
 }
 
+/* R-04c: trailers looked at below a broken chain; more would make files of nothing but damage slow. */
+#define BROKEN_STEPS_MAX 256
+
 /**
- * R-04c: whether the links down from `from_off` never come by `target_off`. A chain that breaks doesn't either: the
- * link to `target_off` would have to be wrong and hit an entry's end by chance for anything above it to be more than
- * payload.
+ * R-04c: whether the links down from `from_off` never come by `target_off`. A damaged entry on the way still names its
+ * link; where that leads nowhere either, what holds above is payload that looks like an entry.
  */
 static rd_err links_miss(struct recovery *recovery, uint64_t from_off, uint64_t target_off, bool *out_miss)
 {
     uint64_t at = from_off;
     struct entry entry;
-    while (at > target_off) {
+    while (at > target_off && entry_holds(recovery, at, RD_ALIGNMENT, &entry)) {
         RD_TRY(recovery_step(recovery));
-        if (!entry_holds(recovery, at, RD_ALIGNMENT, &entry))
+        at = entry.prev_off;
+    }
+    for (int steps = 0; at > target_off && steps < BROKEN_STEPS_MAX; steps++) {
+        if (!entry_before(recovery, at, RD_ALIGNMENT, &entry))
             break;
         at = entry.prev_off;
     }
