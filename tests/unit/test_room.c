@@ -1,4 +1,6 @@
 /* A write for which there is no room: refused, cut back to the tail, and the store goes on. */
+#include "store_internal.h"
+
 #include "support.h"
 
 #include <errno.h>
@@ -201,6 +203,53 @@ static void growing_beyond_the_mapping_keeps_entries_or_is_taken_back(void **sta
     rd_store_close(store);
 }
 
+/* A store whose mapping reaches just beyond its value "big" of 10 MiB. */
+static rd_store *small_mapping_store(void **state, const struct bytes *big)
+{
+    address_space_limit(24 << 20); /* for one mapping of 16 MiB */
+    rd_store *store = store_make(state, "s");
+    store_put(store, "big", big->data, big->len);
+    return store;
+}
+
+static void renaming_beyond_the_mapping_is_taken_back(void **state)
+{
+    if (!LIMIT_TESTED)
+        skip();
+    rd_written done;
+    AUTO_BYTES big = bytes_xorshift(7, 10 << 20);
+    rd_store *store = small_mapping_store(state, &big);
+    rd_store_info before = store_info(store);
+    assert_int_equal(rd_store_rename(store, text_span("big"), text_span("new"), &done), RD_E_NOMEM);
+    expect_same(before, store_info(store));
+    store_expect(store, rd_hash(text_span("big")), big.data, big.len);
+    limit_set(RLIMIT_AS, RLIM_INFINITY);
+    assert_int_equal(rd_store_rename(store, text_span("big"), text_span("new"), &done), RD_OK);
+    store_expect(store, rd_hash(text_span("new")), big.data, big.len);
+    store_expect_absent(store, rd_hash(text_span("big")));
+    rd_store_close(store);
+}
+
+/* Both of one group: the value that is renamed lies beyond the mapping, and is not published yet. */
+static void renaming_what_the_mapping_does_not_reach_yet_maps_anew(void **state)
+{
+    if (!LIMIT_TESTED)
+        skip();
+    AUTO_BYTES big = bytes_xorshift(8, 10 << 20);
+    rd_store *store = small_mapping_store(state, &big);
+    limit_set(RLIMIT_AS, RLIM_INFINITY);
+    rd_write_item another = {.key_hash = 1, .payload = bytes_span(&big)};
+    rd_key keys[2] = {{.hash = 1}, {.hash = 2}};
+    struct commit commits[2] = {{.items = &another, .count = 1}, {.keys = keys, .count = 2, .rename = true}};
+    struct commit *group[2] = {&commits[0], &commits[1]};
+    store_commit(store, group, 2);
+    assert_int_equal(commits[0].err, RD_OK);
+    assert_int_equal(commits[1].err, RD_OK);
+    store_expect(store, 2, big.data, big.len);
+    store_expect_absent(store, 1);
+    rd_store_close(store);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -209,6 +258,8 @@ int main(void)
         ROOM_TEST(batch_without_room_is_refused_as_a_whole),
         ROOM_TEST(growing_beyond_the_mapping_keeps_entries_or_is_taken_back),
         ROOM_TEST(delete_without_room_deletes_nothing),
+        ROOM_TEST(renaming_beyond_the_mapping_is_taken_back),
+        ROOM_TEST(renaming_what_the_mapping_does_not_reach_yet_maps_anew),
     };
     return cmocka_run_group_tests_name("room", tests, NULL, NULL);
 }
