@@ -1,0 +1,319 @@
+"""What the tool does where the system fails it: one line that says what, status 2, and not a byte of a store lost."""
+
+import fcntl
+import os
+import resource
+import shutil
+import socket
+import subprocess
+import time
+import unittest
+import zlib
+from pathlib import Path
+
+from test_tool import DEADLINE_S, FIXTURES, RDRIVE, ToolTest, run
+
+NOBODY = 65534
+VALUE = b"v" * 400_000  # what the disks and limits below have no room for a second time
+ROOM = 700_000
+
+
+def eventually(condition, what):
+    """Wait for what no event announces."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {DEADLINE_S} s: {what}")
+        time.sleep(0.005)
+
+
+def file_size_limit(args):
+    """What the verb can't do with; a compaction writes less than there is."""
+    limit = 100_000 if args[0] == "compact" else ROOM
+    return {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))}
+
+
+class Disk:
+    """A small file system in a mount namespace of its own, reached through the process that holds it."""
+
+    def __init__(self, place):
+        self.place = place
+        user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+        self.shell = subprocess.Popen(["unshare", "--mount", *user, "sh"], stdin=subprocess.PIPE,
+                                      stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        self.made = self.does(f"mount -t tmpfs -o size={ROOM} none '{place}'")
+        self.folder = Path(f"/proc/{self.shell.pid}/root{place}")
+
+    def does(self, command):
+        try:
+            self.shell.stdin.write(f"{command} && echo done || echo failed\n".encode())
+            self.shell.stdin.flush()
+        except BrokenPipeError:
+            return False  # no namespace is to be had here
+        return self.shell.stdout.readline() == b"done\n"
+
+    def close(self):
+        self.shell.communicate()
+
+
+class FailureTest(ToolTest):
+    def setUp(self):
+        super().setUp()
+        self.other = str(self.folder / "other.srd")
+
+    def disk(self):
+        """A disk with room for ROOM bytes, or None where none may be mounted."""
+        place = self.folder / "disk"
+        place.mkdir(exist_ok=True)
+        disk = Disk(place)
+        self.addCleanup(disk.close)
+        return disk if disk.made else None
+
+    def one_line(self, done, says):
+        line = done.stderr.decode()
+        self.assertEqual(done.returncode, 2, line)
+        self.assertRegex(line, r"\Ardrive: [^\n]+\n\Z")
+        for part in says:
+            self.assertIn(part, line)
+
+    def reading(self, store):
+        """Each verb that only reads STORE."""
+        return [["info", store], ["get", store, "k"], ["exists", store, "k"], ["metadata", store, "k"],
+                ["last", store], ["ls", store], ["export", store],
+                ["copy", store, "k", self.other, "--create"]]
+
+    def writing(self, store):
+        """Each verb that writes to STORE; `other` has the key k too."""
+        return [["put", store, "k2", "v"], ["put", "--create", store, "k2", "v"], ["delete", store, "k"],
+                ["rename", store, "k", "k2"], ["import", store],
+                ["copy", self.other, "k", store], ["copy", "--create", self.other, "k", store],
+                ["move", self.other, "k", store]]
+
+    def files(self):
+        return sorted(name for name in os.listdir(self.folder) if not name.endswith(".writer"))
+
+
+class NoRoom(FailureTest):
+    def fills(self, store):
+        """Each verb that needs more room in STORE's folder than there is, and what it must name."""
+        new = str(Path(store).parent / "new.srd")
+        return [(["put", store, "big", "-"], (store, 'key "big"')), (["import", store, "-"], (store, "line 1 on")),
+                (["rename", store, "k", "l"], (store, 'key "k"')),
+                (["copy", self.other, "big", store], (self.other, store, 'key "big"')),
+                (["move", self.other, "big", store], (self.other, store, 'key "big"')),
+                (["copy", self.other, "twice", new, "--create"], (self.other, new, 'key "twice"'))]
+
+    def check_no_room(self, store, limits=lambda args: {}):
+        self.ok("put", "--create", store, "gone", "superseded")
+        self.ok("put", store, "gone", "newer")
+        self.ok("put", store, "k", stdin=VALUE)
+        for key, value in [("big", VALUE), ("twice", VALUE * 2)]:
+            self.ok("put", "--create", self.other, key, stdin=value)
+        before, other_before = Path(store).read_bytes(), Path(self.other).read_bytes()
+        for args, says in self.fills(store):
+            with self.subTest(args=args):
+                done = run(*args, stdin=b"big\t" + VALUE if args[0] == "import" else VALUE, **limits(args))
+                self.one_line(done, [*says, "no room"])
+                self.assertEqual(Path(store).read_bytes(), before)
+                self.assertEqual(Path(self.other).read_bytes(), other_before)
+                left = {name for name in os.listdir(Path(store).parent) if not name.endswith(".writer")}
+                self.assertLessEqual(left, {Path(store).name, Path(self.other).name, "disk", "new.srd"})
+                if "--create" in args:
+                    self.assertEqual((Path(store).parent / "new.srd").read_bytes(), b"")
+                    (Path(store).parent / "new.srd").unlink()
+        self.assertEqual(self.ok("get", store, "k"), VALUE)
+        self.ok("put", store, "small", "v", **limits(["put"]))  # the store goes on
+
+    def test_a_full_disk_costs_nothing(self):
+        disk = self.disk()
+        if disk is None:
+            self.check_no_room(self.store, file_size_limit)
+        else:
+            self.check_no_room(str(disk.folder / "store.srd"))
+
+    def test_a_file_size_limit_costs_nothing(self):
+        self.check_no_room(self.store, file_size_limit)
+
+    def test_where_not_even_the_writers_line_has_room_nothing_is_written(self):
+        shutil.copy(FIXTURES / "valid" / "05_deletes.srd", self.store)
+        before = Path(self.store).read_bytes()
+        size = len(before)
+        self.assertGreater(size, 512)
+        done = run("put", self.store, "k", "v", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)))
+        self.one_line(done, [self.store, "no room"])
+        self.assertEqual(Path(self.store).read_bytes(), before)
+
+
+class NoPermission(FailureTest):
+    def read_only(self):
+        """The path of a store with the key k that can't be written, what that is called, and how to run the tool."""
+        disk = self.disk()
+        if disk is not None:
+            store = str(disk.folder / "store.srd")
+            self.ok("put", "--create", store, "k", "v")
+            self.assertTrue(disk.does(f"mount -o remount,ro '{disk.place}'"))
+            return store, "Read-only file system", {}
+        store, tool = self.folder / "closed" / "store.srd", self.folder / "rdrive"
+        store.parent.mkdir()
+        self.ok("put", "--create", str(store), "k", "v")
+        os.unlink(f"{store}.writer")
+        store.chmod(0o444)
+        store.parent.chmod(0o555)
+        self.addCleanup(store.parent.chmod, 0o755)
+        self.folder.chmod(0o777)
+        shutil.copy(RDRIVE, tool)  # the build may lie where only its owner goes
+        as_nobody = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
+        return str(store), "Permission denied", {"executable": tool, **as_nobody}
+
+    def test_a_read_only_file_system_is_read_and_not_written(self):
+        store, why, options = self.read_only()
+        before = Path(store).read_bytes()
+        for args in self.reading(store):
+            with self.subTest(args=args):
+                done = run(*args, **options)
+                self.assertEqual((done.returncode, done.stderr), (0, b""))
+        self.ok("put", self.other, "k", "v")
+        for args in self.writing(store):
+            with self.subTest(args=args):
+                self.one_line(run(*args, stdin=b"k\tw\n", **options), [store, why])
+        new = str(Path(store).parent / "new.srd")
+        for args in [["put", "--create", new, "k", "v"], ["import", new], ["copy", "--create", self.other, "k", new],
+                     ["move", "--create", self.other, "k", new]]:
+            with self.subTest(args=args):
+                self.one_line(run(*args, stdin=b"k\tw\n", **options), [new, why])
+        self.assertEqual(Path(store).read_bytes(), before)
+        self.assertEqual(self.ok("get", self.other, "k"), b"v")
+        self.assertFalse(Path(new).exists())
+
+
+class NoStore(FailureTest):
+    def setUp(self):
+        super().setUp()
+        self.ok("put", "--create", self.other, "k", "v")
+        os.unlink(self.other + ".writer")
+        self.other_bytes = Path(self.other).read_bytes()
+
+    def refused(self, store, *says, verbs=None):
+        """Every verb refuses STORE with one line and changes nothing."""
+        before = self.files()
+        for args in verbs or self.reading(store) + self.writing(store):
+            with self.subTest(args=args):
+                self.one_line(run(*args, stdin=b"k\tv\n"), [store, *says])
+                self.assertEqual(self.files(), before)
+                self.assertEqual(Path(self.other).read_bytes(), self.other_bytes)
+
+    def test_a_missing_directory_is_named_and_not_made(self):
+        self.refused(str(self.folder / "none" / "store.srd"), "No such file or directory")
+
+    def test_a_path_through_a_file_is_named(self):
+        self.refused(self.other + "/store.srd", "Not a directory")
+
+    def test_a_directory_is_no_store(self):
+        self.refused(str(self.folder), "not a regular file")
+
+    def test_a_fifo_is_no_store_and_nobody_waits_for_it(self):
+        fifo = str(self.folder / "fifo")
+        os.mkfifo(fifo)
+        self.refused(fifo, "not a regular file")
+
+    def test_a_socket_is_no_store(self):
+        with socket.socket(socket.AF_UNIX) as listener:
+            os.chdir(self.folder)  # such a path has room for 107 bytes
+            listener.bind("socket")
+            self.refused(str(self.folder / "socket"), "not a regular file")
+
+    def test_a_device_is_no_store(self):
+        self.refused("/dev/null", "not a regular file")
+
+    def test_a_link_that_leads_nowhere_is_no_store(self):
+        os.symlink("nowhere", self.folder / "link")
+        self.refused(str(self.folder / "link"), "")
+        self.assertFalse((self.folder / "nowhere").exists())
+
+    def test_a_file_of_an_old_alignment_is_refused_and_kept(self):
+        for alignment in (1, 16):
+            data, tail = b"", 0
+            for number in range(3):  # F-02 to F-04, with the old alignment
+                payload = b"value %d" % number
+                pad = -tail % alignment
+                data += bytes(pad) + payload + number.to_bytes(8, "little") + tail.to_bytes(8, "little")
+                data += zlib.crc32(payload).to_bytes(4, "little")
+                tail = len(data)
+            store = self.file(f"old{alignment}.srd", data)
+            self.refused(store, "simd-r-drive 0.14 or older", "nothing was changed")
+            self.assertEqual(Path(store).read_bytes(), data)
+
+    def test_what_is_no_store_is_refused_and_kept(self):
+        for name in ["random_4k_2.bin", "all_zero_4k.bin", "a_prepend_1.bin"]:
+            store = self.file(name, (FIXTURES / "damaged" / name).read_bytes())
+            self.refused(store, "not a simd-r-drive store", "nothing was changed")
+            self.assertEqual(Path(store).read_bytes(), (FIXTURES / "damaged" / name).read_bytes())
+
+
+class SecondWriter(FailureTest):
+    def test_every_verb_that_writes_is_refused_while_another_writes(self):
+        for store in [self.store, self.other]:
+            self.ok("put", "--create", store, "k", "v")
+        before = Path(self.store).read_bytes()
+        with open(self.store, "rb") as holder:
+            fcntl.flock(holder, fcntl.LOCK_EX)
+            for args in [*self.writing(self.store), ["move", self.store, "k", self.other]]:
+                with self.subTest(args=args):
+                    done = run(*args, stdin=b"k\tv\n")
+                    self.one_line(done, [self.store, "another process has it open for writing", "open read-only"])
+        self.assertEqual(Path(self.store).read_bytes(), before)
+        self.assertEqual(self.ok("get", self.other, "k"), b"v")
+
+    def test_every_verb_that_reads_goes_on_while_another_writes(self):
+        self.ok("put", "--create", self.store, "k", "v")
+        with open(self.store, "rb") as holder:
+            fcntl.flock(holder, fcntl.LOCK_EX)
+            for args in self.reading(self.store):
+                with self.subTest(args=args):
+                    self.ok(*args)
+
+    def test_the_refusal_quotes_who_writes(self):
+        lines = b"".join(b"key-%d\t%s\n" % (i, b"v" * 1000) for i in range(3000))
+        with subprocess.Popen([RDRIVE, "import", self.store], stdin=subprocess.PIPE, stderr=subprocess.PIPE) as writer:
+            writer.stdin.write(lines)
+            writer.stdin.flush()
+            who = Path(self.store + ".writer")
+            eventually(lambda: who.exists() and b"pid=%d " % writer.pid in who.read_bytes(), "the writer's line")
+            self.fails(2, "put", self.store, "k", "v",
+                       says=(f"pid {writer.pid} on {os.uname().nodename}", "stop that one"))
+            self.assertEqual(writer.communicate(timeout=DEADLINE_S)[1], b"")
+        self.assertEqual(writer.returncode, 0)
+        self.assertEqual(len(self.ls()), 3000)
+
+
+class CutWhileRead(FailureTest):
+    """The tool stops in the middle, since nobody takes its output; then the file is cut under its mapping."""
+
+    def cut_under(self, *args):
+        with subprocess.Popen([RDRIVE, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as tool:
+            got = tool.stdout.read(1)
+            os.truncate(self.store, 0)
+            rest, stderr = tool.communicate(timeout=DEADLINE_S)
+        self.one_line(subprocess.CompletedProcess(args, tool.returncode, stderr=stderr), [self.store])
+        return got + rest, stderr.decode()
+
+    def test_get_ends_with_a_line_and_not_by_a_signal(self):
+        self.put("k", b"v" * (8 << 20))
+        got, line = self.cut_under("get", self.store, "k")
+        self.assertLess(len(got), 8 << 20)
+        self.assertIn("the file was cut while it was open", line)
+
+    def test_export_ends_with_a_line_and_half_a_record_that_no_import_takes(self):
+        self.put("k", b"v" * (8 << 20))
+        got, line = self.cut_under("export", self.store)
+        self.assertIn("the file was cut while it was open", line)
+        half = self.file("half.jsonl", got)
+        self.fails(2, "import", self.other, half, says=("line 1", "not JSON"))
+
+    def test_ls_ends_with_a_line(self):
+        self.ok("import", self.store, stdin=b"".join(b"key-%d\tvalue\n" % i for i in range(20_000)))
+        self.cut_under("ls", self.store)
+
+
+if __name__ == "__main__":
+    unittest.main()
