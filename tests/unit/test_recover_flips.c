@@ -142,7 +142,7 @@ static bool try_flip(void **state, struct oracle *oracle, const struct bytes *fl
         return false;
     }
     oracle_answer(oracle);
-    if (truth->fate == NAMELESS) /* a flipped hash shows its entry under another key: an exception of the format */
+    if (truth->fate == NAMELESS) /* a flipped hash shows its entry under another key (E-14) */
         oracle_allow(oracle, load_le64(flipped->data + truth->trailer_off), truth_value(oracle, truth),
                      truth->tombstone ? MAY_ABSENT : MAY_VALUE);
     if (truth->fate == HIT && stored_entry_holds(flipped, truth)) {

@@ -34,6 +34,7 @@ static void payloads_the_format_cannot_hold_are_refused(void **state)
     rd_store_close(store);
 }
 
+/* F-13 */
 static void one_bad_payload_keeps_the_whole_batch_out(void **state)
 {
     const char *path = temp_path(state, "s");
