@@ -125,13 +125,14 @@ struct bytes file_load(const char *path)
 
 void file_save(const char *path, const void *data, size_t len)
 {
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644); /* in place: giving blocks back is slow */
     EXPECT(fd >= 0, "%s: %s", path, strerror(errno));
     for (size_t done = 0; done < len;) {
         ssize_t put = write(fd, (const uint8_t *)data + done, len - done);
         EXPECT(put > 0, "%s at %zu: %s", path, done, strerror(errno));
         done += (size_t)put;
     }
+    EXPECT(ftruncate(fd, (off_t)len) == 0, "%s: %s", path, strerror(errno));
     EXPECT(close(fd) == 0, "%s", path);
 }
 
