@@ -186,11 +186,13 @@ static rd_err relink_above(struct recovery *recovery, bool sure, bool *out_done)
     *out_done = false;
     if (!recovery->has_above || recovery->above.tombstone)
         return RD_OK;
+    if (sure && recovery->base[recovery->end_off - 1] != 0)
+        return RD_OK; /* the common case, told without a CRC */
     struct entry below;
     uint64_t start_off = recovery->above.start_off;
     uint64_t lowest = start_off >= RD_ALIGNMENT ? start_off - RD_ALIGNMENT + 1 : 0;
     for (uint64_t at = start_off; at >= lowest && at >= RD_ENTRY_MIN; at--) {
-        if (!entry_holds(recovery, at, RD_ALIGNMENT, &below))
+        if (!is_candidate(recovery, at) || !entry_holds(recovery, at, RD_ALIGNMENT, &below))
             continue;
         if (at < recovery->end_off && is_lost_tombstones(recovery->end_off - at))
             return RD_OK;
