@@ -64,13 +64,13 @@ static int open_both(const struct cli_call *call, const struct key *key, bool mo
 }
 
 /** Tell what came of the transfer; the value itself was read before, so most errors are of TARGET. */
-static int finish(const struct cli_call *call, const struct key *key, const struct tool_store *target, rd_err err)
+static int finish(const struct cli_call *call, const struct key *key, rd_err err)
 {
     char label[KEY_LABEL_BYTES];
     if (err == RD_OK)
         return STATUS_DONE;
     return report(err == RD_ABSENT ? STATUS_ABSENT : STATUS_FAILED, "%s: %s: %s to %s: %s", call->args[0],
-                  key_label(key, label), call->verb->name, target->target, rd_err_text(err));
+                  key_label(key, label), call->verb->name, call->args[2], rd_err_text(err));
 }
 
 static int transfer(const struct cli_call *call, bool move)
@@ -84,7 +84,7 @@ static int transfer(const struct cli_call *call, bool move)
     if (status != STATUS_DONE)
         return status;
     rd_err err = move ? store->ops->move(store, key.key.hash, target) : store->ops->copy(store, key.key.hash, target);
-    return finish(call, &key, target, err);
+    return finish(call, &key, err);
 }
 
 int verb_copy(const struct cli_call *call)
