@@ -207,7 +207,7 @@ rd_err recover(const uint8_t *base, uint64_t len, const struct recover_options *
                struct recovered *out_recovered)
 {
     struct recovery recovery = {
-        .base = base, .len = len, .options = options, .end_off = len, .proven = options->check_all};
+        .base = base, .len = len, .options = options, .end_off = len, .proven = options->end_proven};
     struct recover_call call = {.recovery = &recovery};
     call.err = layout_create(&recovery.found.layout);
     if (call.err == RD_OK)

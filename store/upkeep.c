@@ -242,8 +242,12 @@ rd_err store_recover_again(rd_store *store, const atomic_bool *cancel)
     uint64_t fault_off;
     pthread_mutex_lock(&store->upkeep->recovering);
     store_snapshot(store, &snapshot);
-    const struct recover_options options = {
-        .cancel = cancel, .synced_off = torn_from(store, snapshot.mapping->layout), .check_all = true};
+    const struct layout *layout = snapshot.mapping->layout;
+    const struct damage *last = layout_find(layout, snapshot.tail_off);
+    const struct recover_options options = {.cancel = cancel,
+                                            .synced_off = torn_from(store, layout),
+                                            .check_all = true,
+                                            .end_proven = last == NULL || last->kind == RD_DAMAGE_LINK};
     rd_err err = recover(snapshot.mapping->base, snapshot.tail_off, &options, &fault_off, &found);
     if (err == RD_OK) {
         err = adopt(store, &snapshot, &found);
