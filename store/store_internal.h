@@ -176,8 +176,8 @@ bool writer_line_read(const char *store_path, struct writer_said *out_said);
 RD_MUST_CHECK rd_err writer_line_create(const char *store_path, struct writer_line **out_line);
 
 /* Before an append: sync the file, which ends at `tail_off`, then write the line with its directory, synced; unless
-   that was done for this file. Returns: RD_OK; RD_E_NO_SPACE, RD_E_IO: don't append; RD_E_SYNC: of the store's own
-   file. */
+   that was done before, or by writer_line_move. Returns: RD_OK; RD_E_NO_SPACE, RD_E_IO: don't append; RD_E_SYNC: of the
+   store's own file. */
 RD_MUST_CHECK rd_err writer_line_begin(struct writer_line *line, const struct file *file, uint64_t tail_off);
 
 /* After a sync: rewrite it in place, unsynced, at most once a second; always with `closing`. Failure is harmless, and

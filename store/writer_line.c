@@ -145,8 +145,8 @@ static rd_err write_synced(struct writer_line *line, uint64_t inode, uint64_t sy
     if (said.start == 0)
         said.start = (uint64_t)time(NULL);
     host_name(said.host);
-    RD_TRY(open_line(line));
     line->said.inode = 0; /* until it is durable it counts for nothing */
+    RD_TRY(open_line(line));
     RD_TRY(put_line(line, &said));
     if (ftruncate(line->fd, (off_t)LINE_LEN) != 0 || fsync(line->fd) != 0)
         return file_error();
@@ -158,24 +158,22 @@ static rd_err write_synced(struct writer_line *line, uint64_t inode, uint64_t sy
     return RD_OK;
 }
 
-rd_err writer_line_begin(struct writer_line *line, const struct file *file, uint64_t tail_off)
-{
-    struct stat st;
-    if (fstat(file->fd, &st) != 0)
-        return RD_E_IO;
-    if (line->said.inode == (uint64_t)st.st_ino)
-        return RD_OK;
-    if (tail_off > 0)
-        RD_TRY(file_sync(file)); /* what it held when it was opened may still be on its way */
-    return write_synced(line, (uint64_t)st.st_ino, tail_off);
-}
-
 rd_err writer_line_move(struct writer_line *line, const struct file *file, uint64_t synced_off)
 {
     struct stat st;
+    line->said.inode = 0;
     if (fstat(file->fd, &st) != 0)
         return RD_E_IO;
     return write_synced(line, (uint64_t)st.st_ino, synced_off);
+}
+
+rd_err writer_line_begin(struct writer_line *line, const struct file *file, uint64_t tail_off)
+{
+    if (line->said.inode != 0)
+        return RD_OK; /* of this file: another takes its place only with writer_line_move */
+    if (tail_off > 0)
+        RD_TRY(file_sync(file)); /* what it held when it was opened may still be on its way */
+    return writer_line_move(line, file, tail_off);
 }
 
 void writer_line_synced(struct writer_line *line, uint64_t synced_off, bool closing)

@@ -220,7 +220,9 @@ static void a_moved_line_speaks_of_the_new_file(void **state)
     assert_int_equal(said_of(state).synced_off, 64);
     assert_int_equal(writer_line_begin(line, &new_file, 64), RD_OK); /* nothing is left to do */
     assert_int_equal(faults_count(CALL_PWRITEV), 1);
-    assert_int_equal(writer_line_begin(line, &old_file, 100), RD_OK); /* the move came to nothing */
+    faults_fail(CALL_FSYNC, 1, EIO);
+    assert_int_equal(writer_line_move(line, &old_file, 100), RD_E_IO); /* the new file's place comes to nothing */
+    assert_int_equal(writer_line_begin(line, &old_file, 100), RD_OK);  /* so it is written before an append */
     assert_int_equal(said_of(state).inode, inode_of(temp_path(state, "s")));
     writer_line_destroy(line);
     file_close(&old_file);
