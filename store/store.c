@@ -189,7 +189,10 @@ rd_err rd_store_open(const char *path, const rd_open_options *options, rd_fault 
 
 rd_err rd_store_file_size(rd_store *store, uint64_t *out_bytes)
 {
-    return file_size(&store->file, out_bytes);
+    pthread_rwlock_rdlock(&store->publish); /* a compaction may close the file */
+    rd_err err = file_size(&store->file, out_bytes);
+    pthread_rwlock_unlock(&store->publish);
+    return err;
 }
 
 /* About what a compaction would save. The newest entry needs no pad behind it, hence the tail's own. */

@@ -99,7 +99,12 @@ typedef struct rd_compacted {
  * Returns:  RD_OK         the new file is in place and durable.
  *           RD_E_DAMAGED  the store has damage; `rdrive repair` writes what can be proven to a new file.
  *           RD_E_BUSY     a compaction runs already.
- *           RD_E_NO_SPACE, RD_E_IO, RD_E_SYNC, RD_E_NOMEM, RD_E_CANCELLED, RD_E_READ_ONLY, RD_E_ENDED: nothing changed.
+ *           RD_E_LOCKED   a left-over STORE.compact is open elsewhere as a store.
+ *           RD_E_SYNC     nothing changed; or, where `out_fault` says so, the new file is in place and served, but a
+ *                         power cut may bring the old one back, so writing has ended: reopen the store.
+ *           RD_E_UNAVAILABLE  the file was recovered anew meanwhile: try again.
+ *           RD_E_NO_SPACE, RD_E_IO, RD_E_NOMEM, RD_E_CANCELLED, RD_E_READ_ONLY, RD_E_ENDED, RD_E_TRUNCATED: nothing
+ *                         changed.
  *           `out_fault`, where not NULL, is written on every error.
  */
 RD_MUST_CHECK rd_err rd_store_compact(rd_store *store, const rd_compact_options *options, rd_fault *out_fault,

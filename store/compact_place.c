@@ -1,0 +1,221 @@
+/* Compaction: the new file, and its way into the store's place. */
+#include "base.h"
+#include "compact_internal.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define COMPACT_SUFFIX ".compact"
+#define INDEX_SUFFIX   ".idx"
+#define MODE_BITS      07777u
+
+/* What the rename would replace must be the file that is open. */
+static rd_err check_target(const struct compaction *compaction)
+{
+    struct stat named;
+    struct stat opened;
+    if (stat(compaction->target, &named) != 0 || fstat(compaction->store->file.fd, &opened) != 0)
+        return RD_E_IO;
+    if (named.st_ino == opened.st_ino && named.st_dev == opened.st_dev)
+        return RD_OK;
+    return compact_refuse(compaction, RD_E_IO, "%s: names another file than the one that is open; nothing was changed",
+                          compaction->target);
+}
+
+/* ---- the new file ----------------------------------------------------------------------------------------------- */
+
+/* A compaction that was killed leaves its file. This process has the store's lock, so it is nobody's, unless somebody
+   has that file open as a store. */
+static rd_err remove_left_over(const struct compaction *compaction)
+{
+    int fd = open(compaction->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+    bool locked = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    if (fd >= 0)
+        close(fd);
+    if (locked)
+        return compact_refuse(compaction, RD_E_LOCKED,
+                              "%s: another process has it open for writing; nothing was changed", compaction->path);
+    return unlink(compaction->path) == 0 || errno == ENOENT ? RD_OK : RD_E_IO;
+}
+
+/* The lock, owner and mode of the old file for the new. */
+static rd_err inherit(const struct compaction *compaction)
+{
+    struct stat old;
+    int fd = compaction->file.fd;
+    if (flock(fd, LOCK_EX | LOCK_NB) != 0)
+        return errno == EWOULDBLOCK ? RD_E_LOCKED : RD_E_IO;
+    if (fstat(compaction->store->file.fd, &old) != 0)
+        return RD_E_IO;
+    /* best effort: who may write a file need not be its owner */
+    if (fchown(fd, old.st_uid, old.st_gid) != 0 && fchown(fd, (uid_t)-1, old.st_gid) != 0)
+        errno = 0;
+    return fchmod(fd, old.st_mode & MODE_BITS) == 0 ? RD_OK : RD_E_IO;
+}
+
+rd_err compact_make_file(struct compaction *compaction)
+{
+    compaction->doing = "making the new file";
+    compaction->target = realpath(compaction->store->path, NULL);
+    if (compaction->target == NULL)
+        return RD_E_IO;
+    RD_TRY(check_target(compaction));
+    compaction->path = file_beside(compaction->target, COMPACT_SUFFIX);
+    if (compaction->path == NULL)
+        return RD_E_NOMEM;
+    RD_TRY(remove_left_over(compaction));
+    compaction->file.fd = open(compaction->path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (compaction->file.fd < 0)
+        return file_error();
+    RD_TRY(inherit(compaction));
+    RD_TRY(index_init(&compaction->index));
+    return appender_begin(&compaction->appender, 0);
+}
+
+/* ---- taking the store's place: `write` is held ------------------------------------------------------------------- */
+
+/* What the new generation is made of. */
+struct next {
+    struct mapping *mapping;
+    uint64_t live_keys, live_bytes, live_stored;
+};
+
+/* The live ones are the same in both files, and nobody changes them while writers are held; save a reader that finds
+   damage, which in a file that was checked just now is news. */
+static rd_err take_figures(struct compaction *compaction, struct next *next)
+{
+    rd_store *store = compaction->store;
+    pthread_rwlock_wrlock(&store->publish);
+    next->live_keys = store->live_keys;
+    next->live_bytes = store->live_bytes;
+    next->live_stored = store->live_stored;
+    bool damaged = store->damaged_keys > 0;
+    pthread_rwlock_unlock(&store->publish);
+    return damaged ? compact_check_damage(compaction) : RD_OK;
+}
+
+static rd_err map_copy(struct compaction *compaction, struct next *next)
+{
+    struct layout *layout;
+    RD_TRY(layout_create(&layout)); /* all of it is checked, so it is empty */
+    compaction->doing = "mapping the new file";
+    rd_err err = mapping_create(&compaction->file, appender_tail(&compaction->appender), compaction->generation + 1,
+                                layout, &next->mapping);
+    layout_unref(layout);
+    return err;
+}
+
+/* A snapshot of the index is of the old file. */
+static rd_err remove_index(const struct compaction *compaction)
+{
+    char *path = file_beside(compaction->target, INDEX_SUFFIX);
+    if (path == NULL)
+        return RD_E_NOMEM;
+    bool gone = unlink(path) == 0 || errno == ENOENT;
+    free(path);
+    return gone ? RD_OK : RD_E_IO;
+}
+
+static rd_err rename_copy(struct compaction *compaction)
+{
+    compaction->doing = "putting the new file in place";
+    RD_TRY(check_target(compaction));
+    if (rename(compaction->path, compaction->target) == 0) {
+        compaction->placed = true;
+        return RD_OK;
+    }
+    compaction->fault->os_error = errno;
+    if (errno == EBUSY)
+        return compact_refuse(
+            compaction, RD_E_IO,
+            "%s: it is a mount point, which can't be replaced; nothing was changed: mount the directory, not "
+            "the file",
+            compaction->target);
+    return file_error();
+}
+
+/* The last steps that can fail, and the rename. */
+static rd_err put_in_place(struct compaction *compaction)
+{
+    rd_store *store = compaction->store;
+    compaction->doing = "writing STORE.writer";
+    rd_err err = writer_line_move(store->line, &compaction->file, appender_tail(&compaction->appender));
+    compaction->doing = err == RD_OK ? "removing STORE.idx" : compaction->doing;
+    if (err == RD_OK)
+        err = remove_index(compaction);
+    if (err == RD_OK)
+        err = rename_copy(compaction);
+    if (err != RD_OK) {
+        int saved = errno;
+        rd_err back = writer_line_move(store->line, &store->file, store->tail_off);
+        (void)back; /* a line that isn't back is written before the next append */
+        errno = saved;
+    }
+    return err;
+}
+
+/* File, mapping, index and figures, as one generation. Nothing can fail any more. */
+static void swap(struct compaction *compaction, const struct next *next)
+{
+    rd_store *store = compaction->store;
+    struct file old_file = store->file;
+    struct mapping *old_mapping = store->mapping;
+    struct index old_index = store->index;
+    pthread_rwlock_wrlock(&store->publish);
+    store->file = compaction->file;
+    store->mapping = next->mapping;
+    store->index = compaction->index;
+    store->tail_off = appender_tail(&compaction->appender);
+    store->entries = compaction->entries;
+    atomic_store(&store->live_keys, next->live_keys);
+    atomic_store(&store->live_bytes, next->live_bytes);
+    atomic_store(&store->live_stored, next->live_stored);
+    atomic_store(&store->damaged_keys, 0);
+    pthread_rwlock_unlock(&store->publish);
+    store->unsynced = false;
+    compaction->file.fd = -1;
+    compaction->index = (struct index){0};
+    index_fini(&old_index);
+    mapping_unpin(old_mapping, 1);
+    file_close(&old_file);
+}
+
+/* Returns: RD_E_SYNC, with `placed`: the new file is in place, but what its directory says may be lost. */
+static rd_err replace(struct compaction *compaction)
+{
+    rd_store *store = compaction->store;
+    struct next next = {0};
+    RD_TRY(compact_check_file(compaction));
+    RD_TRY(compact_copy_appended(compaction, false));
+    RD_TRY(take_figures(compaction, &next));
+    RD_TRY(compact_sync_copy(compaction));
+    compaction->doing = "syncing the store";
+    if (file_sync(&store->file) != RD_OK) { /* a crash before the rename must find it whole: no line speaks for it */
+        store->write_ended = true;
+        return RD_E_SYNC;
+    }
+    RD_TRY(map_copy(compaction, &next));
+    rd_err err = put_in_place(compaction);
+    if (err != RD_OK) {
+        mapping_unpin(next.mapping, 1);
+        return err;
+    }
+    compaction->doing = "syncing the directory";
+    err = file_sync_directory(compaction->target);
+    int saved = errno;
+    if (err != RD_OK)
+        store->write_ended = true; /* a power cut may bring the old file back, without what would be appended here */
+    swap(compaction, &next);
+    errno = saved;
+    return err == RD_OK ? RD_OK : RD_E_SYNC;
+}
+
+rd_err compact_replace(struct compaction *compaction)
+{
+    pthread_mutex_lock(&compaction->store->write);
+    rd_err err = replace(compaction);
+    pthread_mutex_unlock(&compaction->store->write);
+    return err;
+}
