@@ -17,6 +17,8 @@ enum cli_option {
     OPTION_CREATE,
     OPTION_SYNC,
     OPTION_FORMAT,
+    OPTION_OUTPUT,
+    OPTION_OLDER_VERSIONS,
     OPTION_HELP,
     OPTION_VERSION,
     OPTION_COUNT,
@@ -61,7 +63,8 @@ int cli_main(int argc, char **argv);
 int help_print(const struct cli_verb *verb);
 int help_version(void);
 
-/** The verbs' functions: reads.c, key.c, list.c, put.c, transfer.c, import.c, export.c. */
+/** The verbs' functions: reads.c, key.c, list.c, put.c, transfer.c, import.c, export.c, verify.c, repair.c, compact.c.
+ */
 int verb_info(const struct cli_call *call);
 int verb_get(const struct cli_call *call);
 int verb_exists(const struct cli_call *call);
@@ -75,6 +78,9 @@ int verb_copy(const struct cli_call *call);
 int verb_move(const struct cli_call *call);
 int verb_import(const struct cli_call *call);
 int verb_export(const struct cli_call *call);
+int verb_verify(const struct cli_call *call);
+int verb_repair(const struct cli_call *call);
+int verb_compact(const struct cli_call *call);
 int verb_hash(const struct cli_call *call);
 
 #endif

@@ -35,8 +35,8 @@ static void print_lines(struct out *out, const struct tool_fact *facts, size_t c
     }
     for (size_t i = 0; i < damage->listed_count; i++) {
         const rd_range *range = &damage->listed[i];
-        out_print(out, NAME_COLUMN "%" PRIu64 " %" PRIu64 " %s %s%s\n", "damaged", range->offset, range->size,
-                  range_key(range, "", "-", key), rd_damage_hides(range->kind) ? "! " : "", range->what);
+        out_print(out, NAME_COLUMN "%" PRIu64 " %" PRIu64 " %s %s\n", "damaged", range->offset, range->size,
+                  range_key(range, "", "-", key), range->what);
     }
     if (damage->damaged_ranges > damage->listed_count)
         out_print(out, NAME_COLUMN "%" PRIu64 "\n", "not_listed", damage->damaged_ranges - damage->listed_count);

@@ -1,4 +1,4 @@
-/** What `info` prints: facts, and the damaged ranges behind them. */
+/** What `info` and `verify` print: facts, and the damaged ranges behind them. */
 #ifndef RDRIVE_TOOL_FACTS_H
 #define RDRIVE_TOOL_FACTS_H
 

@@ -24,7 +24,7 @@ static void print_verbs(struct out *out)
     for (const struct cli_verb *verb = cli_verbs; verb->name != NULL; verb++) {
         char usage[64];
         (void)snprintf(usage, sizeof(usage), "%s %s", verb->name, verb->args);
-        out_print(out, "  %-23s %s\n", usage, verb->help);
+        out_print(out, "  %-26s %s\n", usage, verb->help);
     }
     print_options(out, OPTION_BIT(OPTION_HELP) | OPTION_BIT(OPTION_VERSION));
     out_text(out, "\n`rdrive VERB --help` tells more. Options may stand before or after arguments; -- ends them.\n"

@@ -87,6 +87,14 @@ struct tool_ops {
 
     /* The damage that is known by now. */
     rd_err (*damage)(struct tool_store *store, struct tool_damage *out_damage);
+    /* As rd_store_verify, on all cores. */
+    rd_err (*verify)(struct tool_store *store, rd_progress *progress, void *arg, rd_verified *out_verified);
+    /* As rd_store_repair; `target` has the same operations. */
+    rd_err (*repair)(struct tool_store *store, struct tool_store *target, bool older_versions, rd_repair_note *note,
+                     void *arg, rd_repaired *out_repaired);
+    /* As rd_store_compact. */
+    rd_err (*compact)(struct tool_store *store, const rd_compact_options *options, rd_fault *out_fault,
+                      rd_compacted *out_compacted);
 
     /* Whether `fd` is the store's own file: reading it as input, or writing output there, would ruin it. */
     bool (*is_file)(struct tool_store *store, int fd);

@@ -1,5 +1,6 @@
 #include "ops.h"
 
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -174,6 +175,32 @@ static rd_err path_damage(struct tool_store *store, struct tool_damage *out_dama
     return RD_OK;
 }
 
+/** The cores that this process may run on, as rd_store_verify takes them. */
+static size_t core_count(void)
+{
+    enum { THREADS_MAX = 64 };
+    cpu_set_t cores;
+    int count = sched_getaffinity(0, sizeof(cores), &cores) == 0 ? CPU_COUNT(&cores) : 1; /* fails beyond 1024 cores */
+    return count < 1 ? 1 : count > THREADS_MAX ? THREADS_MAX : (size_t)count;
+}
+
+static rd_err path_verify(struct tool_store *store, rd_progress *progress, void *arg, rd_verified *out_verified)
+{
+    return rd_store_verify(inner(store), core_count(), progress, arg, out_verified);
+}
+
+static rd_err path_repair(struct tool_store *store, struct tool_store *target, bool older_versions,
+                          rd_repair_note *note, void *arg, rd_repaired *out_repaired)
+{
+    return rd_store_repair(inner(store), inner(target), older_versions, note, arg, out_repaired);
+}
+
+static rd_err path_compact(struct tool_store *store, const rd_compact_options *options, rd_fault *out_fault,
+                           rd_compacted *out_compacted)
+{
+    return rd_store_compact(inner(store), options, out_fault, out_compacted);
+}
+
 static bool path_is_file(struct tool_store *store, int fd)
 {
     struct stat ours, theirs;
@@ -197,5 +224,8 @@ const struct tool_ops tool_path_ops = {
     .copy = path_copy,
     .move = path_move,
     .damage = path_damage,
+    .verify = path_verify,
+    .repair = path_repair,
+    .compact = path_compact,
     .is_file = path_is_file,
 };

@@ -8,6 +8,12 @@ rd_span text_span(const char *text)
     return (rd_span){text, strlen(text)};
 }
 
+char *text_join(const char *text, const char *suffix)
+{
+    char *joined = NULL;
+    return asprintf(&joined, "%s%s", text, suffix) < 0 ? NULL : joined;
+}
+
 size_t text_utf8_len(const uint8_t *bytes, size_t left)
 {
     uint8_t lead = bytes[0];

@@ -7,6 +7,9 @@
 /** `text` without its NUL. */
 rd_span text_span(const char *text);
 
+/** Both, one behind the other, to be freed. Returns: NULL if there is no memory. */
+char *text_join(const char *text, const char *suffix);
+
 /** Length of the UTF-8 character at `bytes`, 1 to 4, or 0 if there is none. Requires: `left` > 0. */
 size_t text_utf8_len(const uint8_t *bytes, size_t left);
 

@@ -17,6 +17,11 @@ const struct cli_option_row cli_options[OPTION_COUNT] = {
                        {"tsv", "jsonl"},
                        "tsv or jsonl (default: jsonl where FILE ends in .jsonl, "
                        "else tsv)"},
+    [OPTION_OUTPUT] = {"--output", "NEW", {NULL}, "the file to write; there must be none of this name yet"},
+    [OPTION_OLDER_VERSIONS] = {"--older-versions",
+                               NULL,
+                               {NULL},
+                               "where a key's newest version is damaged, write the newest one that holds"},
     [OPTION_HELP] = {"--help", NULL, {NULL}, "print help"},
     [OPTION_VERSION] = {"--version", NULL, {NULL}, "print the version"},
 };
@@ -26,10 +31,8 @@ const struct cli_option_row cli_options[OPTION_COUNT] = {
 
 const struct cli_verb cli_verbs[] = {
     {"info", "STORE", 1, 1, JSON, "print what a store holds",
-     "unread_bytes are bytes behind the last whole entry: torn, or a writer is at work. Each damaged range is a line:\n"
-     "damaged, offset, bytes, key hash (- where nobody can tell it), what it is; a ! marks an unidentified one, which "
-     "may\n"
-     "hide further keys. 100 are listed, all are counted. Values above 64 KiB are not checked.",
+     "unread_bytes are bytes behind the last whole entry: torn, or a writer is at work. Damaged ranges are listed as\n"
+     "verify lists them; values above 64 KiB are checked by verify alone.",
      verb_info},
     {"get", "STORE KEY", 2, 2, KEY_OPTIONS, "write a key's value to standard output, byte for byte",
      "Nothing of a damaged value is written.", verb_get},
@@ -74,6 +77,20 @@ const struct cli_verb cli_verbs[] = {
      "their\n"
      "hashes. Damaged entries are reported and left out; the exit status is then 2. FILE is overwritten.",
      verb_export},
+    {"verify", "STORE", 1, 1, JSON, "check every byte of a store, on all cores",
+     "Superseded entries are checked too. Exits with 2 where anything is damaged. Each damaged range is a line:\n"
+     "damaged, offset, bytes, key hash (- where nobody can tell it), what it is; unidentified ones may hide further\n"
+     "keys. 100 are listed, all are counted. unread_bytes, behind the last entry, are no damage.",
+     verb_verify},
+    {"repair", "STORE --output NEW", 1, 1, OPTION_BIT(OPTION_OUTPUT) | OPTION_BIT(OPTION_OLDER_VERSIONS),
+     "write what holds of a damaged store to a new file",
+     "NEW gets the newest version of each key, in file order; STORE is only read. A key whose newest version is\n"
+     "damaged is left out, or, with --older-versions, written as it was before; each is a line on standard output.\n"
+     "NEW appears once it is whole and synced. Exits with 2 where anything was left out, is older, or may be.",
+     verb_repair},
+    {"compact", "STORE", 1, 1, 0, "rewrite a store without what is superseded or deleted",
+     "Readers may go on meanwhile. A damaged store is refused: see repair. If it fails, nothing has changed.",
+     verb_compact},
     {"hash", "KEY...", 1, CLI_MANY, OPTION_BIT(OPTION_HEX_KEY) | OPTION_BIT(OPTION_NAMESPACE),
      "print the hash that stands for each key, 16 hex digits a line", NULL, verb_hash},
     {0},

@@ -33,16 +33,43 @@ def file_size_limit(args):
     return {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))}
 
 
-class Disk:
-    """A small file system in a mount namespace of its own, reached through the process that holds it."""
+class Place:
+    """A folder, and how the tool is run on it."""
 
-    def __init__(self, place):
-        self.place = place
+    def __init__(self, folder):
+        self.folder = folder  # as the tool knows it
+        self.seen = folder    # as we see it
+        self.prefix = []      # runs what follows it there
+        self.tool = RDRIVE
+        self.options = {}
+
+    def path(self, name):
+        return str(self.folder / name)
+
+    def bytes(self, name):
+        return (self.seen / name).read_bytes()
+
+    def files(self):
+        """What lies there, writers' lines apart."""
+        return sorted(name for name in os.listdir(self.seen) if not name.endswith(".writer"))
+
+    def run(self, *args, stdin=b"", limits=None):
+        return subprocess.run([*self.prefix, self.tool, *args], input=stdin, capture_output=True, timeout=DEADLINE_S,
+                              **self.options, **(limits or {}))
+
+
+class Disk(Place):
+    """A small file system in a mount namespace of its own, which a shell keeps."""
+
+    def __init__(self, folder):
+        super().__init__(folder)
         user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
         self.shell = subprocess.Popen(["unshare", "--mount", *user, "sh"], stdin=subprocess.PIPE,
                                       stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        self.made = self.does(f"mount -t tmpfs -o size={ROOM} none '{place}'")
-        self.folder = Path(f"/proc/{self.shell.pid}/root{place}")
+        self.made = self.does(f"mount -t tmpfs -o size={ROOM} none '{folder}'")
+        self.seen = Path(f"/proc/{self.shell.pid}/root{folder}")
+        user = [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
+        self.prefix = ["nsenter", "--target", str(self.shell.pid), "--mount", *user]
 
     def does(self, command):
         try:
@@ -63,9 +90,9 @@ class FailureTest(ToolTest):
 
     def disk(self):
         """A disk with room for ROOM bytes, or None where none may be mounted."""
-        place = self.folder / "disk"
-        place.mkdir(exist_ok=True)
-        disk = Disk(place)
+        folder = self.folder / "disk"
+        folder.mkdir()
+        disk = Disk(folder)
         self.addCleanup(disk.close)
         return disk if disk.made else None
 
@@ -79,13 +106,14 @@ class FailureTest(ToolTest):
     def reading(self, store):
         """Each verb that only reads STORE."""
         return [["info", store], ["get", store, "k"], ["exists", store, "k"], ["metadata", store, "k"],
-                ["last", store], ["ls", store], ["export", store],
+                ["last", store], ["ls", store], ["export", store], ["verify", store],
+                ["repair", store, "--output", str(self.folder / "repaired.srd")],
                 ["copy", store, "k", self.other, "--create"]]
 
     def writing(self, store):
         """Each verb that writes to STORE; `other` has the key k too."""
         return [["put", store, "k2", "v"], ["put", "--create", store, "k2", "v"], ["delete", store, "k"],
-                ["rename", store, "k", "k2"], ["import", store],
+                ["rename", store, "k", "k2"], ["import", store], ["compact", store],
                 ["copy", self.other, "k", store], ["copy", "--create", self.other, "k", store],
                 ["move", self.other, "k", store]]
 
@@ -94,45 +122,50 @@ class FailureTest(ToolTest):
 
 
 class NoRoom(FailureTest):
-    def fills(self, store):
-        """Each verb that needs more room in STORE's folder than there is, and what it must name."""
-        new = str(Path(store).parent / "new.srd")
+    def fills(self, store, new):
+        """Each verb that needs more room beside STORE than there is, and what it must name."""
         return [(["put", store, "big", "-"], (store, 'key "big"')), (["import", store, "-"], (store, "line 1 on")),
-                (["rename", store, "k", "l"], (store, 'key "k"')),
+                (["rename", store, "k", "l"], (store, 'key "k"')), (["compact", store], (store, "nothing was changed")),
+                (["repair", self.other, "--output", new], (self.other, new)),
                 (["copy", self.other, "big", store], (self.other, store, 'key "big"')),
                 (["move", self.other, "big", store], (self.other, store, 'key "big"')),
                 (["copy", self.other, "twice", new, "--create"], (self.other, new, 'key "twice"'))]
 
-    def check_no_room(self, store, limits=lambda args: {}):
-        self.ok("put", "--create", store, "gone", "superseded")
-        self.ok("put", store, "gone", "newer")
-        self.ok("put", store, "k", stdin=VALUE)
-        for key, value in [("big", VALUE), ("twice", VALUE * 2)]:
-            self.ok("put", "--create", self.other, key, stdin=value)
-        before, other_before = Path(store).read_bytes(), Path(self.other).read_bytes()
-        for args, says in self.fills(store):
+    def fill(self, place):
+        store = place.path("store.srd")
+        for args, value in [(["--create", store, "gone"], b"superseded"), ([store, "gone"], b"newer"),
+                            ([store, "k"], VALUE), (["--create", self.other, "big"], VALUE),
+                            ([self.other, "twice"], VALUE * 2)]:
+            self.assertEqual(place.run("put", *args, stdin=value).stderr, b"")
+
+    def check_no_room(self, place, limits=lambda args: {}):
+        self.fill(place)
+        before, other_before, files = place.bytes("store.srd"), Path(self.other).read_bytes(), place.files()
+        for args, says in self.fills(place.path("store.srd"), place.path("new.srd")):
             with self.subTest(args=args):
-                done = run(*args, stdin=b"big\t" + VALUE if args[0] == "import" else VALUE, **limits(args))
-                self.one_line(done, [*says, "no room"])
-                self.assertEqual(Path(store).read_bytes(), before)
+                stdin = b"big\t" + VALUE if args[0] == "import" else VALUE
+                done = place.run(*args, stdin=stdin, limits=limits(args))
+                self.one_line(done, says)
+                self.assertRegex(done.stderr, b"no room|No space left|File too large")
+                self.assertEqual(place.bytes("store.srd"), before)
                 self.assertEqual(Path(self.other).read_bytes(), other_before)
-                left = {name for name in os.listdir(Path(store).parent) if not name.endswith(".writer")}
-                self.assertLessEqual(left, {Path(store).name, Path(self.other).name, "disk", "new.srd"})
-                if "--create" in args:
-                    self.assertEqual((Path(store).parent / "new.srd").read_bytes(), b"")
-                    (Path(store).parent / "new.srd").unlink()
-        self.assertEqual(self.ok("get", store, "k"), VALUE)
-        self.ok("put", store, "small", "v", **limits(["put"]))  # the store goes on
+                if "--create" in args:  # it was made, and stayed empty
+                    self.assertEqual(place.bytes("new.srd"), b"")
+                    (place.seen / "new.srd").unlink()
+                self.assertEqual(place.files(), files)
+        self.assertEqual(place.run("get", place.path("store.srd"), "k").stdout, VALUE)
+        goes_on = place.run("put", place.path("store.srd"), "small", "v", limits=limits(["put"]))
+        self.assertEqual((goes_on.returncode, goes_on.stderr), (0, b""))
 
     def test_a_full_disk_costs_nothing(self):
         disk = self.disk()
         if disk is None:
-            self.check_no_room(self.store, file_size_limit)
+            self.check_no_room(Place(self.folder), file_size_limit)
         else:
-            self.check_no_room(str(disk.folder / "store.srd"))
+            self.check_no_room(disk)
 
     def test_a_file_size_limit_costs_nothing(self):
-        self.check_no_room(self.store, file_size_limit)
+        self.check_no_room(Place(self.folder), file_size_limit)
 
     def test_where_not_even_the_writers_line_has_room_nothing_is_written(self):
         shutil.copy(FIXTURES / "valid" / "05_deletes.srd", self.store)
@@ -146,44 +179,42 @@ class NoRoom(FailureTest):
 
 class NoPermission(FailureTest):
     def read_only(self):
-        """The path of a store with the key k that can't be written, what that is called, and how to run the tool."""
+        """A place with a store of the key k that can't be written, and what that is called."""
         disk = self.disk()
         if disk is not None:
-            store = str(disk.folder / "store.srd")
-            self.ok("put", "--create", store, "k", "v")
-            self.assertTrue(disk.does(f"mount -o remount,ro '{disk.place}'"))
-            return store, "Read-only file system", {}
-        store, tool = self.folder / "closed" / "store.srd", self.folder / "rdrive"
-        store.parent.mkdir()
-        self.ok("put", "--create", str(store), "k", "v")
-        os.unlink(f"{store}.writer")
-        store.chmod(0o444)
-        store.parent.chmod(0o555)
-        self.addCleanup(store.parent.chmod, 0o755)
-        self.folder.chmod(0o777)
-        shutil.copy(RDRIVE, tool)  # the build may lie where only its owner goes
-        as_nobody = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
-        return str(store), "Permission denied", {"executable": tool, **as_nobody}
+            self.assertEqual(disk.run("put", "--create", disk.path("store.srd"), "k", "v").stderr, b"")
+            self.assertTrue(disk.does(f"mount -o remount,ro '{disk.folder}'"))
+            return disk, "Read-only file system"
+        place = Place(self.folder / "closed")
+        place.folder.mkdir()
+        self.ok("put", "--create", place.path("store.srd"), "k", "v")
+        os.unlink(place.path("store.srd.writer"))
+        os.chmod(place.path("store.srd"), 0o444)
+        place.folder.chmod(0o555)
+        self.addCleanup(place.folder.chmod, 0o755)
+        if os.geteuid() == 0:  # who may do all must become somebody else
+            self.folder.chmod(0o777)
+            place.tool = str(self.folder / "rdrive")
+            shutil.copy(RDRIVE, place.tool)  # the build may lie where only its owner goes
+            place.options = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
+        return place, "Permission denied"
 
     def test_a_read_only_file_system_is_read_and_not_written(self):
-        store, why, options = self.read_only()
-        before = Path(store).read_bytes()
+        place, why = self.read_only()
+        store, new = place.path("store.srd"), place.path("new.srd")
+        before = place.bytes("store.srd")
         for args in self.reading(store):
             with self.subTest(args=args):
-                done = run(*args, **options)
+                done = place.run(*args)
                 self.assertEqual((done.returncode, done.stderr), (0, b""))
-        self.ok("put", self.other, "k", "v")
-        for args in self.writing(store):
+        makes = [["put", "--create", new, "k", "v"], ["import", new], ["copy", "--create", self.other, "k", new],
+                 ["move", "--create", self.other, "k", new], ["repair", self.other, "--output", new]]
+        for args in self.writing(store) + makes:
             with self.subTest(args=args):
-                self.one_line(run(*args, stdin=b"k\tw\n", **options), [store, why])
-        new = str(Path(store).parent / "new.srd")
-        for args in [["put", "--create", new, "k", "v"], ["import", new], ["copy", "--create", self.other, "k", new],
-                     ["move", "--create", self.other, "k", new]]:
-            with self.subTest(args=args):
-                self.one_line(run(*args, stdin=b"k\tw\n", **options), [new, why])
-        self.assertEqual(Path(store).read_bytes(), before)
+                self.one_line(place.run(*args, stdin=b"k\tw\n"), [new if args in makes else store, why])
+        self.assertEqual(place.bytes("store.srd"), before)
+        self.assertEqual(place.files(), ["store.srd"])
         self.assertEqual(self.ok("get", self.other, "k"), b"v")
-        self.assertFalse(Path(new).exists())
 
 
 class NoStore(FailureTest):
@@ -204,9 +235,12 @@ class NoStore(FailureTest):
 
     def test_a_missing_directory_is_named_and_not_made(self):
         self.refused(str(self.folder / "none" / "store.srd"), "No such file or directory")
+        new = str(self.folder / "none" / "new.srd")
+        self.fails(2, "repair", self.other, "--output", new, says=(new, "No such file or directory"))
 
     def test_a_path_through_a_file_is_named(self):
         self.refused(self.other + "/store.srd", "Not a directory")
+        self.fails(2, "repair", self.other, "--output", self.other + "/new.srd", says="Not a directory")
 
     def test_a_directory_is_no_store(self):
         self.refused(str(self.folder), "not a regular file")
@@ -279,8 +313,8 @@ class SecondWriter(FailureTest):
             writer.stdin.flush()
             who = Path(self.store + ".writer")
             eventually(lambda: who.exists() and b"pid=%d " % writer.pid in who.read_bytes(), "the writer's line")
-            self.fails(2, "put", self.store, "k", "v",
-                       says=(f"pid {writer.pid} on {os.uname().nodename}", "stop that one"))
+            for args in [["put", self.store, "k", "v"], ["compact", self.store]]:
+                self.fails(2, *args, says=(f"pid {writer.pid} on {os.uname().nodename}", "stop that one"))
             self.assertEqual(writer.communicate(timeout=DEADLINE_S)[1], b"")
         self.assertEqual(writer.returncode, 0)
         self.assertEqual(len(self.ls()), 3000)

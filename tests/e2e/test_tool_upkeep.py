@@ -4,11 +4,13 @@ import base64
 import hashlib
 import json
 import os
+import pty
 import shutil
+import subprocess
 import unittest
 from pathlib import Path
 
-from test_tool import FIXTURES, ToolTest, run
+from test_tool import DEADLINE_S, FIXTURES, RDRIVE, ToolTest, manifests, run
 
 VALID, DAMAGED = FIXTURES / "valid", FIXTURES / "damaged"
 
@@ -173,7 +175,7 @@ class Damaged(UpkeepTest):
         info = json.loads(self.ok("info", "--json", self.store))
         self.assertEqual(info["unidentified_ranges"], 1)
         self.assertEqual([row["unidentified"] for row in info["damaged"]], [True])
-        self.assertIn(b" - ! damaged bytes of unknown keys\n", self.ok("info", self.store))
+        self.assertIn(b" - unidentified: damaged bytes of unknown keys\n", self.ok("info", self.store))
 
     def test_every_verb_that_reads_leaves_each_damaged_fixture_as_it_is(self):
         for fixture, case in damaged_cases(True):
@@ -217,6 +219,289 @@ class Damaged(UpkeepTest):
         key_hash = self.damaged_store()
         for args in [["big"], ["--hash", key_hash], ["--hex-key", b"big".hex()]]:
             self.fails(2, "get", self.store, *args, says=("key ", "damaged"))
+
+
+class Verifying(UpkeepTest):
+    def verified(self, store=None, status=2):
+        """The document that verify prints, and the line on stderr that an exit status of 2 comes with."""
+        done = run("verify", "--json", store or self.store)
+        self.assertEqual(done.returncode, status, done.stderr)
+        if status == 0:
+            self.assertEqual(done.stderr, b"")
+        else:
+            self.assertRegex(done.stderr.decode(), r"\Ardrive: [^\n]*: damaged: keys \d+, ranges \d+, [^\n]*repair[^\n]*\n\Z")
+        return json.loads(done.stdout)
+
+    def test_every_entry_of_every_fixture_holds(self):
+        for store, want in manifests():
+            with self.subTest(store=store):
+                got = self.verified(store, 0)
+                entries = want["entries_in_file_order"]
+                values = [entry for entry in entries if entry["kind"] == "payload"]
+                size = sum(entry["end"] - entry["start"] for entry in values)
+                self.assertEqual((got["path"], got["result"]), (store, "ok"))
+                self.assertEqual(got["entries"], len(entries))
+                self.assertIn(got["bytes"] - size, range(len(entries) - len(values) + 1))  # a tombstone's byte (F-05)
+                self.assertEqual((got["damaged_entries"], got["damaged_ranges"], got["damaged"]), (0, 0, []))
+
+    def test_lines_and_json_hold_the_same(self):
+        store = str(VALID / "05_deletes.srd")
+        lines = dict(line.split(None, 1) for line in self.ok("verify", store).decode().splitlines())
+        document = self.verified(store, 0)
+        self.assertEqual(document.pop("damaged"), [])
+        self.assertEqual(lines, {name: str(value) for name, value in document.items()})
+
+    def test_a_large_value_that_opening_does_not_check_is_found_damaged(self):
+        key_hash = self.damaged_store()
+        before = self.bytes()
+        self.assertEqual(json.loads(self.ok("info", "--json", self.store))["damaged_ranges"], 0)
+        got = self.verified()
+        self.assertEqual((got["result"], got["damaged_entries"], got["damaged_ranges"]), ("damaged", 1, 1))
+        self.assertEqual([row["key_hash"] for row in got["damaged"]], [key_hash])
+        self.assertIn(key_hash.encode(), run("verify", self.store).stdout)
+        self.assertEqual(self.bytes(), before)
+        self.assertEqual(self.files(), ["store.srd"])
+
+    def test_a_superseded_value_is_checked_too(self):
+        self.damaged_store()
+        self.put("big", b"newer")
+        got = self.verified()
+        self.assertEqual((got["damaged_entries"], got["damaged_ranges"]), (0, 1))
+        self.assertEqual(self.ok("get", self.store, "big"), b"newer")
+
+    def test_each_damaged_fixture_is_told_from_one_that_holds(self):
+        for fixture, case in damaged_cases(True):
+            with self.subTest(fixture=fixture):
+                info = json.loads(self.ok("info", "--json", fixture))
+                got = self.verified(fixture, 2 if info["damaged_ranges"] else 0)
+                for name in ["damaged", "damaged_entries", "damaged_ranges", "unidentified_ranges", "unread_bytes"]:
+                    self.assertEqual(got[name], info[name])
+                if "flip_crc" in fixture or "flip_payload" in fixture:
+                    self.assertEqual([row["key_hash"] for row in got["damaged"]], case["damaged"])
+                if "trunc" in fixture or "_zeros" in fixture or "_ff_" in fixture:
+                    self.assertGreater(got["unread_bytes"] + got["damaged_ranges"], 0)
+
+    def test_an_unfinished_tail_is_counted_and_is_no_damage(self):
+        got = self.verified(str(DAMAGED / "a_trunc_372.bin"), 0)
+        self.assertEqual((got["result"], got["unread_bytes"]), ("ok", 372 - 284))
+
+    def test_a_hundred_ranges_are_listed_and_the_rest_is_counted(self):
+        self.ok("import", self.store, stdin=b"".join(b"%d\t%s\n" % (i, b"v" * 40) for i in range(300)))
+        data = bytearray(self.bytes())
+        for row in self.ls()[::2]:
+            data[-(-row["prev_offset"] // 64) * 64] ^= 1  # its payload's first byte (F-02)
+        Path(self.store).write_bytes(data)
+        got = self.verified()
+        self.assertEqual((got["damaged_entries"], got["damaged_ranges"], len(got["damaged"])), (150, 150, 100))
+        lines = run("verify", self.store).stdout.decode().splitlines()
+        self.assertEqual(lines[-1].split(), ["not_listed", "50"])
+        self.assertEqual(sum(line.startswith("damaged ") for line in lines), 100)
+
+    def test_a_store_that_does_not_open_is_told_with_a_line(self):
+        for fixture, _ in damaged_cases(False):
+            self.fails(2, "verify", fixture, says=(fixture, "not a simd-r-drive store"))
+        self.fails(2, "verify", self.store, says=(self.store, "No such file"))
+        self.fails(64, "verify", self.store, "more", says=('"more"', "usage: rdrive verify"))
+
+
+class Repairing(UpkeepTest):
+    def repair(self, *options, store=None, status=2):
+        """What repair prints: its figures, and what became of each key whose newest version is damaged."""
+        done = run("repair", store or self.store, "--output", self.target, *options)
+        self.assertEqual(done.returncode, status, done.stderr)
+        self.assertRegex(done.stderr.decode(), r"\A\Z" if status == 0 else r"\Ardrive: [^\n]*not all is as it was[^\n]*\n\Z")
+        rows = [line.split(None, 1) for line in done.stdout.decode().splitlines()]
+        figures = {name: int(number) for name, number in rows[-4:]}
+        self.assertEqual(list(figures), ["written", "older", "left_out", "unidentified_ranges"])
+        return figures, dict(rows[:-4])
+
+    def test_a_store_without_damage_is_written_whole_and_in_order(self):
+        for store, want in manifests():
+            with self.subTest(store=store):
+                figures, keys = self.repair(store=store, status=0)
+                self.assertEqual((figures["written"], keys), (want["live_keys"], {}))
+                self.assertEqual(self.exported(self.target), self.exported(store))
+                self.assertEqual([row["key_hash"] for row in self.ls(self.target)], want["iter_entries"])
+                self.ok("verify", self.target)
+                os.unlink(self.target)
+
+    def test_what_holds_of_each_damaged_fixture_is_written_and_nothing_false(self):
+        for fixture, case in damaged_cases(True):
+            with self.subTest(fixture=fixture):
+                before = self.copy_of(fixture)
+                info = json.loads(self.ok("info", "--json", self.store))
+                whole = info["damaged_entries"] == 0 and info["unidentified_ranges"] == 0
+                figures, keys = self.repair(status=0 if whole else 2)
+                values = {row["key_hash"]: row["value_base64"]
+                          for row in map(json.loads, run("export", self.store).stdout.splitlines())}
+                self.assertEqual({key: base64.b64encode(value).decode()
+                                  for key, value in self.exported(self.target).items()}, values)
+                self.assertEqual((figures["written"], figures["older"]), (len(values), 0))
+                self.assertEqual((figures["left_out"], set(keys.values())),
+                                 (info["damaged_entries"], {"left out"} if info["damaged_entries"] else set()))
+                self.assertFalse(set(keys) & set(case["serve"]))
+                self.ok("verify", self.target)
+                self.assertEqual(self.bytes(), before)
+                self.assertEqual(self.files(), ["store.srd", "target.srd"])
+                os.unlink(self.target)
+
+    def two_versions(self):
+        """A store whose key `k` is damaged in its newer version; returns its hash."""
+        self.put("other", b"holds")
+        self.put("k", b"older")
+        self.put("k", b"n" * 100_000)
+        data = bytearray(self.bytes())
+        data[50_000] ^= 1
+        Path(self.store).write_bytes(data)
+        return self.ok("hash", "k").decode().strip()
+
+    def test_an_older_version_is_written_only_when_told_and_is_listed(self):
+        key_hash = self.two_versions()
+        figures, keys = self.repair()
+        self.assertEqual((figures["written"], figures["older"], figures["left_out"]), (1, 0, 1))
+        self.assertEqual(keys, {key_hash: "left out"})
+        self.fails(1, "get", self.target, "k")
+        os.unlink(self.target)
+        figures, keys = self.repair("--older-versions")
+        self.assertEqual((figures["written"], figures["older"], figures["left_out"]), (2, 1, 0))
+        self.assertEqual(keys, {key_hash: "written as an older version"})
+        self.assertEqual(self.ok("get", self.target, "k"), b"older")
+
+    def test_a_key_without_an_older_version_is_left_out_even_then(self):
+        key_hash = self.damaged_store()
+        figures, keys = self.repair("--older-versions")
+        self.assertEqual((figures["written"], figures["older"], keys), (2, 0, {key_hash: "left out"}))
+
+    def test_the_new_store_can_be_written_and_has_the_mode_of_the_old(self):
+        self.two_versions()
+        os.chmod(self.store, 0o600)
+        self.repair()
+        self.assertEqual(os.stat(self.target).st_mode & 0o777, 0o600)
+        self.assertEqual(sorted(os.listdir(self.folder)), ["store.srd", "store.srd.writer", "target.srd"])
+        self.ok("put", self.target, "k", "anew")
+        self.assertEqual(self.ok("get", self.target, "k"), b"anew")
+
+    def test_nothing_that_exists_is_written_over(self):
+        self.two_versions()
+        self.fails(2, "repair", self.store, "--output", self.store, says=(self.store, "exists", "allowed"))
+        taken = self.file("taken", b"mine")
+        self.fails(2, "repair", self.store, "--output", taken, says=(taken, "exists"))
+        os.symlink("nowhere", self.target)
+        self.fails(2, "repair", self.store, "--output", self.target, says="exists")
+        self.fails(2, "repair", self.store, "--output", str(self.folder), says="exists")
+        half = self.file("new.srd.repair", b"of another repair")
+        self.fails(2, "repair", self.store, "--output", str(self.folder / "new.srd"), says=(half, "remove it first"))
+        self.assertEqual((Path(taken).read_bytes(), Path(half).read_bytes()), (b"mine", b"of another repair"))
+        self.assertEqual(self.files(), ["new.srd.repair", "store.srd", "taken", "target.srd"])
+
+    def test_usage_errors_say_what_is_missing_and_touch_no_file(self):
+        self.fails(64, "repair", self.store, says=("--output NEW", "missing"))
+        self.fails(64, "repair", self.store, self.target, says="one argument too many")
+        self.fails(64, "verify", self.store, "--output", self.target, says="--output is not allowed here")
+        self.assertEqual(os.listdir(self.folder), [])
+
+    def test_a_store_that_does_not_open_leaves_no_new_one(self):
+        for fixture, _ in damaged_cases(False):
+            self.fails(2, "repair", fixture, "--output", self.target, says="not a simd-r-drive store")
+        self.assertEqual(os.listdir(self.folder), [])
+
+
+class Compacting(UpkeepTest):
+    def compacted(self):
+        lines = dict(line.split() for line in self.ok("compact", self.store).decode().splitlines())
+        self.assertEqual(list(lines), ["entries", "bytes_before", "bytes_after", "bytes_reclaimed"])
+        return {name: int(number) for name, number in lines.items()}
+
+    def test_compact_keeps_what_is_live_and_says_what_it_reclaimed(self):
+        before = self.copy_of(VALID / "15_before_compaction.srd")
+        live = self.exported()
+        got = self.compacted()
+        self.assertEqual((got["entries"], got["bytes_before"]), (len(live), len(before)))
+        self.assertEqual((got["bytes_after"], got["bytes_reclaimed"]),
+                         (len(self.bytes()), len(before) - len(self.bytes())))
+        self.assertGreater(got["bytes_reclaimed"], 0)
+        self.assertEqual(self.exported(), live)
+        self.assertEqual(self.compacted()["bytes_reclaimed"], 0)
+        self.assertEqual(self.files(), ["store.srd"])
+
+    def test_every_fixture_keeps_its_live_entries_in_their_order(self):
+        for store, want in manifests():
+            with self.subTest(store=store):
+                self.copy_of(store)
+                self.assertEqual(self.compacted()["entries"], want["live_keys"])
+                self.assertEqual(self.exported(), self.exported(store))
+                self.assertEqual([row["key_hash"] for row in self.ls()], want["iter_entries"])
+                self.ok("verify", self.store)
+
+    def test_a_damaged_store_is_refused_and_repair_is_named(self):
+        for damage in [self.damaged_store, lambda: self.copy_of(DAMAGED / "a_flip_crc_middle.bin")]:
+            damage()
+            before = self.bytes()
+            self.fails(2, "compact", self.store, says=(self.store, "repair", "nothing was changed"))
+            self.assertEqual(self.bytes(), before)
+            self.assertEqual(self.files(), ["store.srd"])
+
+    def test_what_the_crate_left_is_reported_and_left_alone(self):
+        self.put("k", b"v")
+        left = self.file("store.srd.bk", b"deleted keys")
+        done = run("compact", self.store)
+        self.assertEqual(done.returncode, 0)
+        self.assertRegex(done.stderr.decode(), rf"\Ardrive: {left}: left by [^\n]*\n\Z")
+        self.assertEqual(Path(left).read_bytes(), b"deleted keys")
+
+    def test_what_an_interrupted_compaction_left_is_no_hindrance(self):
+        self.put("k", b"v")
+        self.file("store.srd.compact", b"half a store")
+        self.compacted()
+        self.assertEqual(self.ok("get", self.store, "k"), b"v")
+        self.assertEqual(self.files(), ["store.srd"])
+
+    def test_a_link_to_the_store_stays_a_link(self):
+        self.put("k", b"old")
+        self.put("k", b"new")
+        link = self.folder / "link"
+        link.symlink_to("store.srd")
+        self.ok("compact", str(link))
+        self.assertTrue(link.is_symlink())
+        self.assertEqual(self.ok("get", self.store, "k"), b"new")
+        self.assertEqual(json.loads(self.ok("info", "--json", self.store))["entries"], 1)
+
+
+class OnATerminal(UpkeepTest):
+    def seen(self, *args):
+        """What a terminal on stderr is shown."""
+        master, terminal = pty.openpty()
+        with subprocess.Popen([RDRIVE, *args], stdout=subprocess.DEVNULL, stderr=terminal) as tool:
+            os.close(terminal)
+            text = b""
+            try:
+                while more := os.read(master, 4096):
+                    text += more
+            except OSError:
+                pass  # the terminal's other end is closed: EIO
+            self.assertEqual(tool.wait(timeout=DEADLINE_S), 0)
+        os.close(master)
+        return text
+
+    def test_long_work_shows_a_bar_there_and_wipes_it(self):
+        self.ok("import", self.store, stdin=b"".join(b"key-%d\tvalue\n" % i for i in range(20_000)))
+        for verb in ["verify", "compact"]:
+            text = self.seen(verb, self.store)
+            self.assertRegex(text, rb"\A\r\x1b\[K" + verb.encode() + rb" ")
+            self.assertTrue(text.endswith(b"\r\x1b[K"), text)
+
+    def test_short_work_shows_none(self):
+        self.put("k", b"v")
+        for args in [["info", self.store], ["rename", self.store, "k", "l"], ["copy", "--create", self.store, "l", self.target]]:
+            self.assertEqual(self.seen(*args), b"")
+
+    def test_a_full_device_is_an_error_of_every_verb(self):
+        self.damaged_store()
+        self.ok("delete", self.store, "big")
+        with open("/dev/full", "wb") as full:
+            for args in [["verify", str(VALID / "05_deletes.srd")], ["verify", "--json", str(VALID / "05_deletes.srd")],
+                         ["repair", str(VALID / "05_deletes.srd"), "--output", self.target]]:
+                self.fails(2, *args, stdout=full, says="No space left on device")
 
 
 if __name__ == "__main__":
