@@ -384,6 +384,7 @@ static void *crowd_read(void *arg)
     return NULL;
 }
 
+/* E-08 */
 static void readers_and_writers_see_nothing_of_compactions(void **state)
 {
     rd_store *store = store_make(state, "s");
@@ -483,6 +484,7 @@ static void writers_line_names_the_new_file(void **state)
     rd_store_close(store);
 }
 
+/* E-08 */
 static void snapshot_of_the_index_and_left_overs_go(void **state)
 {
     AUTO_BYTES want = {0};
