@@ -170,9 +170,8 @@ class NoRoom(FailureTest):
     def test_where_not_even_the_writers_line_has_room_nothing_is_written(self):
         shutil.copy(FIXTURES / "valid" / "05_deletes.srd", self.store)
         before = Path(self.store).read_bytes()
-        size = len(before)
-        self.assertGreater(size, 512)
-        done = run("put", self.store, "k", "v", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)))
+        done = run("put", self.store, "k", "v",
+                   preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)))  # a line has 512 bytes
         self.one_line(done, [self.store, "no room"])
         self.assertEqual(Path(self.store).read_bytes(), before)
 
