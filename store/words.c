@@ -48,7 +48,7 @@ struct seen_slot {
 
 /* Where the table is while it is gone through a glance at a time. */
 struct glance {
-    const struct slot *slots; /* of the index that `next` is about: it may grow in between */
+    size_t capacity; /* of the table that `next` is about: it may grow in between, and within a generation only grows */
     size_t next;
     struct seen_slot seen[GLANCE];
     size_t count;
@@ -63,9 +63,9 @@ static rd_err look(rd_store *store, uint64_t generation, struct glance *glance)
     const struct index *index = &store->index;
     if (store->mapping->generation != generation)
         err = RD_E_UNAVAILABLE;
-    else if (glance->slots != index->slots && glance->next > 0)
+    else if (glance->capacity != index->capacity && glance->next > 0)
         err = RD_ABSENT;
-    glance->slots = index->slots;
+    glance->capacity = index->capacity;
     for (; err == RD_OK && glance->next < index->capacity && glance->count < GLANCE; glance->next++) {
         const struct slot *slot = &index->slots[glance->next];
         glance->seen[glance->count++] =
