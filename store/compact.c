@@ -45,7 +45,8 @@ static rd_err report_now_and_then(struct compaction *compaction)
 
 /* ---- what must hold --------------------------------------------------------------------------------------------- */
 
-/* What a compaction would throw away for good, a repair may still need. */
+/* What a compaction would throw away for good, a repair may still need. Not so a damaged entry whose key was written
+   since, which is how a torn range ends, nor one whose link alone is damaged: it is copied, and its link is new. */
 rd_err compact_check_damage(const struct compaction *compaction)
 {
     rd_store *store = compaction->store;
@@ -55,15 +56,15 @@ rd_err compact_check_damage(const struct compaction *compaction)
     store_snapshot(store, &snapshot);
     const struct layout *layout = snapshot.mapping->layout;
     for (size_t kind = 0; layout != NULL && kind < RD_DAMAGE_KINDS; kind++)
-        ranges += layout->counts[kind];
+        ranges += rd_damage_hides((rd_damage_kind)kind) ? layout->counts[kind] : 0;
     snapshot_release(&snapshot);
     if (keys == 0 && ranges == 0)
         return RD_OK;
-    return compact_refuse(
-        compaction, RD_E_DAMAGED,
-        "%s: %llu damaged keys and %llu damaged ranges; nothing was changed: `rdrive repair %s --output NEW` "
-        "writes what can be proven to a new file",
-        store->path, (unsigned long long)keys, (unsigned long long)ranges, store->path);
+    return compact_refuse(compaction, RD_E_DAMAGED,
+                          "%s: %llu damaged keys and %llu damaged ranges of unknown keys; nothing was changed: `rdrive "
+                          "repair %s --output NEW` "
+                          "writes what can be proven to a new file",
+                          store->path, (unsigned long long)keys, (unsigned long long)ranges, store->path);
 }
 
 /* A late recovery has put another view of the file in place. */

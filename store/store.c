@@ -37,8 +37,8 @@ void rd_store_close(rd_store *store)
     if (store->line != NULL && !store->write_ended) {
         /* an interval promised it; a failure has nobody left to hear of it */
         rd_err err = store->options.sync == RD_SYNC_INTERVAL ? store_sync(store) : RD_OK;
-        if (err == RD_OK && !store->unsynced)
-            writer_line_synced(store->line, store->tail_off, true);
+        if (err == RD_OK) /* 0: no more than the line knows already, which it may not have said yet */
+            writer_line_synced(store->line, store->unsynced ? 0 : store->tail_off, true);
     }
     writer_line_destroy(store->line);
     commit_queue_destroy(store->queue);

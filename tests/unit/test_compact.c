@@ -549,6 +549,34 @@ static void damage_is_refused_and_repair_is_named(void **state)
 }
 
 /* "big" twice; bit 3 of the `which`th is flipped. */
+/* What a torn range in the middle comes to once its key was written again, and a link that a flip ruined. */
+static void damage_that_hides_nothing_is_compacted_away(void **state)
+{
+    const char *path = temp_path(state, "s");
+    rd_store *store = store_make(state, "s");
+    store_put(store, "a", "first", 5);
+    store_put(store, "b", "second", 6);
+    store_put(store, "c", "third", 5);
+    store_put(store, "b", "again", 5);
+    assert_int_equal(rd_store_sync(store), RD_OK);
+    rd_store_close(store);
+    file_poke(path, 64, 1);                 /* b's first payload */
+    file_poke(path, 128 + 5 + 8 + 1, 0x40); /* c's link */
+    store = store_open_ok(path, &open_writing);
+    assert_int_equal(store_info(store).damaged_ranges, 2);
+    assert_int_equal(store_info(store).damaged_entries, 0);
+    compact_ok(store);
+    assert_int_equal(store_info(store).damaged_ranges, 0);
+    rd_store_close(store);
+    store = store_open_ok(path, &open_reading);
+    assert_int_equal(store_info(store).damaged_ranges, 0);
+    assert_int_equal(store_info(store).entries, 3);
+    store_expect(store, rd_hash(text_span("a")), "first", 5);
+    store_expect(store, rd_hash(text_span("b")), "again", 5);
+    store_expect(store, rd_hash(text_span("c")), "third", 5);
+    rd_store_close(store);
+}
+
 static rd_store *make_lazy_damage(void **state, int which)
 {
     const char *path = temp_path(state, "s");
@@ -684,6 +712,7 @@ int main(void)
         TEMP_TEST(left_over_that_somebody_has_open_is_not_taken),
         TEMP_TEST(store_open_for_reading_is_not_compacted),
         TEMP_TEST(damage_is_refused_and_repair_is_named),
+        TEMP_TEST(damage_that_hides_nothing_is_compacted_away),
         TEMP_TEST(damage_that_opening_did_not_see_is_refused_too),
         TEMP_TEST(second_compaction_at_once_is_refused),
         TEMP_TEST(cancelled_compaction_changes_nothing),
