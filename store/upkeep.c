@@ -121,6 +121,8 @@ static void *work(void *argument)
             (void)err;
             continue;
         }
+        if (rate == 0)
+            continue;
         uint64_t bytes;
         enum scrub_result result = scrub_step(&upkeep->scrub, store, slice_max, &bytes);
         if (result == SCRUB_FAILED)
