@@ -88,7 +88,8 @@ static bool link_is_plausible(const struct recovery *recovery, uint64_t link)
 
 /**
  * R-01, one step: take the entry that holds at `end_off`. The newest is checked whatever its size, so that a torn tail
- * which looks like a large entry is found out.
+ * which looks like a large entry is found out; and so is what STORE.writer doesn't promise, since a large entry that a
+ * crash tore is to be stepped over now, and not to be damage at its first read.
  * Returns: RD_OK with `*out_held` telling whether one did; RD_E_NOMEM.
  */
 static rd_err take_next(struct recovery *recovery, bool *out_held)
@@ -100,8 +101,11 @@ static rd_err take_next(struct recovery *recovery, bool *out_held)
     bool padded = pad_is_zero(recovery, &entry);
     if (!padded)
         RD_TRY(recovery_need_prefixes(recovery));
-    bool check = entry_payload_len(&entry) <= RECOVER_CHECK_MAX || !recovery->proven || recovery->options->check_all ||
-                 recovery->prefixes.at != NULL || !link_is_plausible(recovery, entry.prev_off);
+    uint64_t synced_off = recovery->options->synced_off;
+    bool unsynced = synced_off != SYNCED_UNKNOWN && entry_end(&entry) > synced_off;
+    bool check = entry_payload_len(&entry) <= RECOVER_CHECK_MAX || unsynced || !recovery->proven ||
+                 recovery->options->check_all || recovery->prefixes.at != NULL ||
+                 !link_is_plausible(recovery, entry.prev_off);
     if (check && range_crc(recovery, entry.start_off, entry.trailer_off) != entry.crc)
         return RD_OK;
     *out_held = true;

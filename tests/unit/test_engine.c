@@ -161,6 +161,7 @@ static void reading_without_payload_brings_the_metadata_alone(void **state)
     store_put(store, "first", "first", 5); /* a large first value would be checked: its link, 0, proves nothing */
     store_put(store, "big", big.data, big.len);
     store_put(store, "small", "value", 5);
+    assert_int_equal(rd_store_sync(store), RD_OK); /* what is unsynced is checked at opening */
     rd_store_close(store);
     file_poke(temp_path(state, "s"), 500, 1); /* nobody looks */
     rd_engine *engine = asyncop_engine(state, &open_reading);
@@ -385,6 +386,7 @@ static void damaged_key_fails_alone(void **state)
     store_put(store, "a", "value", 5);
     store_put(store, "big", big.data, big.len);
     store_put(store, "b", "other", 5);
+    assert_int_equal(rd_store_sync(store), RD_OK); /* what is unsynced is checked at opening */
     rd_store_close(store);
     file_poke(temp_path(state, "s"), 1 << 20, 4);
     rd_engine *engine = asyncop_engine(state, &open_reading);

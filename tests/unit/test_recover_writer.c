@@ -22,7 +22,7 @@ static void append_in_place(const char *path, const void *data, size_t len)
  * A store "s" whose writer synced three entries, "z", "a" and "b", and then appended unsynced: a second version of "a"
  * whose payload didn't reach the disk, and "c", which did. Returns the offset of what was synced.
  */
-static uint64_t make_unsynced(void **state)
+static uint64_t make_unsynced_value(void **state, rd_span newer)
 {
     const char *path = temp_path(state, "s");
     rd_store *store = store_make(state, "s");
@@ -34,11 +34,16 @@ static uint64_t make_unsynced(void **state)
     rd_store_close(store);
     AUTO_BYTES file = file_load(path);
     EXPECT(file.len == synced, "%zu bytes", file.len);
-    build_entry(&file, rd_hash(text_span("a")), text_span("newer"), 64);
+    build_entry(&file, rd_hash(text_span("a")), newer, 64);
     harm_flip(&file, file.len - 21, 0);
     build_entry(&file, rd_hash(text_span("c")), text_span("third"), 64);
     append_in_place(path, file.data + synced, file.len - synced);
     return synced;
+}
+
+static uint64_t make_unsynced(void **state)
+{
+    return make_unsynced_value(state, text_span("newer"));
 }
 
 static void expect_torn_quietly(rd_store *store)
@@ -72,6 +77,17 @@ static void what_was_never_synced_is_torn_and_not_damaged(void **state)
     AUTO_BYTES before = file_load(path);
     expect_torn_quietly(store_open_ok(path, &open_reading));
     file_expect(path, before.data, before.len, "reading");
+    expect_torn_quietly(store_open_ok(path, &open_writing));
+    expect_torn_quietly(store_open_ok(path, &open_reading));
+}
+
+/* Its first read may not be the first to find out. */
+static void large_value_that_was_never_synced_is_checked_at_opening(void **state)
+{
+    const char *path = temp_path(state, "s");
+    AUTO_BYTES newer = bytes_xorshift(7, 100000);
+    make_unsynced_value(state, bytes_span(&newer));
+    expect_torn_quietly(store_open_ok(path, &open_reading));
     expect_torn_quietly(store_open_ok(path, &open_writing));
     expect_torn_quietly(store_open_ok(path, &open_reading));
 }
@@ -269,6 +285,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEMP_TEST(what_was_never_synced_is_torn_and_not_damaged),
+        TEMP_TEST(large_value_that_was_never_synced_is_checked_at_opening),
         TEMP_TEST(torn_range_stays_torn_when_the_writer_goes_on),
         TEMP_TEST(damage_below_what_was_synced_stays_damage),
         TEMP_TEST(line_of_another_file_says_nothing),
