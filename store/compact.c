@@ -300,8 +300,9 @@ static void explain(const struct compaction *compaction, rd_err err, int os_erro
 
 static void compaction_fini(struct compaction *compaction)
 {
-    if (compaction->file.fd >= 0)
+    if (compaction->file.fd >= 0 && !compaction->placed)
         unlink(compaction->path);
+    mapping_unpin(compaction->mapping, 1);
     file_close(&compaction->file);
     appender_fini(&compaction->appender);
     index_fini(&compaction->index);
@@ -309,18 +310,19 @@ static void compaction_fini(struct compaction *compaction)
     free(compaction->path);
 }
 
+static struct compaction begun(rd_store *store, const rd_compact_options *options, rd_fault *fault)
+{
+    return (struct compaction){.store = store, .options = options, .fault = fault, .doing = "beginning", .file.fd = -1};
+}
+
 /* Requires: the store is writable, and no other compaction runs. */
-static rd_err compact(struct compaction *compaction, rd_compacted *out_compacted)
+static rd_err compact_once(struct compaction *compaction, rd_compacted *out_compacted)
 {
     rd_err err = run_if_writable(compaction);
     uint64_t tail_off = appender_tail(&compaction->appender);
     if (err != RD_OK)
         explain(compaction, err, errno);
     compaction_fini(compaction);
-    if (compaction->check_failed) {
-        rd_err found = store_recover_again(compaction->store, NULL); /* readers are told, and what it hid is found */
-        (void)found;
-    }
     if (err != RD_OK)
         return err;
     *out_compacted =
@@ -330,25 +332,35 @@ static rd_err compact(struct compaction *compaction, rd_compacted *out_compacted
     return RD_OK;
 }
 
+/* The same; a payload that fails is recovered around, so that readers are told, and what it hid is found. Then, if all
+   keys are known and whole, once more. */
+static rd_err compact(rd_store *store, const rd_compact_options *options, rd_fault *fault, rd_compacted *out_compacted)
+{
+    struct compaction first = begun(store, options, fault);
+    rd_err err = compact_once(&first, out_compacted);
+    if (err != RD_E_DAMAGED || !first.check_failed || store_recover_again(store, NULL) != RD_OK)
+        return err;
+    struct compaction second = begun(store, options, fault);
+    *fault = (rd_fault){0};
+    return compact_once(&second, out_compacted);
+}
+
 rd_err rd_store_compact(rd_store *store, const rd_compact_options *options, rd_fault *out_fault,
                         rd_compacted *out_compacted)
 {
     rd_fault scratch;
+    rd_fault *fault = out_fault != NULL ? out_fault : &scratch;
     bool idle = false;
-    struct compaction compaction = {.store = store,
-                                    .options = options,
-                                    .fault = out_fault != NULL ? out_fault : &scratch,
-                                    .doing = "beginning",
-                                    .file.fd = -1};
-    *compaction.fault = (rd_fault){0};
+    *fault = (rd_fault){0};
     rd_err err = store->options.writable ? RD_OK : RD_E_READ_ONLY;
     if (err == RD_OK && !atomic_compare_exchange_strong(&store->compacting, &idle, true))
         err = RD_E_BUSY;
     if (err != RD_OK) {
-        explain(&compaction, err, 0);
+        const struct compaction refused = begun(store, options, fault);
+        explain(&refused, err, 0);
         return err;
     }
-    err = compact(&compaction, out_compacted);
+    err = compact(store, options, fault, out_compacted);
     atomic_store(&store->compacting, false);
     return err;
 }

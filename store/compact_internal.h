@@ -15,11 +15,12 @@ struct compaction {
     bool check_failed;   /* a stored payload is not what its checksum says */
     bool placed;         /* the new file has the store's name */
 
-    char *target; /* the store's own path, where links lead to */
-    char *path;   /* of the new file */
-    struct file file;
-    struct appender appender;
+    char *target;            /* the store's own path, where links lead to */
+    char *path;              /* of the new file */
+    struct file file;        /* as the next two: what the store has in their place, once the new file is placed */
+    struct mapping *mapping; /* NULL until all is copied */
     struct index index;
+    struct appender appender;
     uint64_t entries;
     uint64_t entries_total;
     uint64_t reported_entries, reported_bytes;

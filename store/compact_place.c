@@ -76,33 +76,31 @@ rd_err compact_make_file(struct compaction *compaction)
 
 /* ---- taking the store's place: `write` is held ------------------------------------------------------------------- */
 
-/* What the new generation is made of. */
-struct next {
-    struct mapping *mapping;
+struct figures {
     uint64_t live_keys, live_bytes, live_stored;
 };
 
 /* The live ones are the same in both files, and nobody changes them while writers are held; save a reader that finds
    damage, which in a file that was checked just now is news. */
-static rd_err take_figures(struct compaction *compaction, struct next *next)
+static rd_err take_figures(const struct compaction *compaction, struct figures *out_figures)
 {
     rd_store *store = compaction->store;
     pthread_rwlock_wrlock(&store->publish);
-    next->live_keys = store->live_keys;
-    next->live_bytes = store->live_bytes;
-    next->live_stored = store->live_stored;
+    out_figures->live_keys = store->live_keys;
+    out_figures->live_bytes = store->live_bytes;
+    out_figures->live_stored = store->live_stored;
     bool damaged = store->damaged_keys > 0;
     pthread_rwlock_unlock(&store->publish);
     return damaged ? compact_check_damage(compaction) : RD_OK;
 }
 
-static rd_err map_copy(struct compaction *compaction, struct next *next)
+static rd_err map_copy(struct compaction *compaction)
 {
     struct layout *layout;
     RD_TRY(layout_create(&layout)); /* all of it is checked, so it is empty */
     compaction->doing = "mapping the new file";
     rd_err err = mapping_create(&compaction->file, appender_tail(&compaction->appender), compaction->generation + 1,
-                                layout, &next->mapping);
+                                layout, &compaction->mapping);
     layout_unref(layout);
     return err;
 }
@@ -156,8 +154,9 @@ static rd_err put_in_place(struct compaction *compaction)
     return err;
 }
 
-/* File, mapping, index and figures, as one generation. Nothing can fail any more. */
-static void swap(struct compaction *compaction, const struct next *next)
+/* File, mapping, index and figures, as one generation. Nothing can fail any more. What the store had is the
+   compaction's now: giving it back may take long, so that waits until writers go on. */
+static void swap(struct compaction *compaction, const struct figures *figures)
 {
     rd_store *store = compaction->store;
     struct file old_file = store->file;
@@ -165,49 +164,42 @@ static void swap(struct compaction *compaction, const struct next *next)
     struct index old_index = store->index;
     pthread_rwlock_wrlock(&store->publish);
     store->file = compaction->file;
-    store->mapping = next->mapping;
+    store->mapping = compaction->mapping;
     store->index = compaction->index;
     store->tail_off = appender_tail(&compaction->appender);
     store->entries = compaction->entries;
-    atomic_store(&store->live_keys, next->live_keys);
-    atomic_store(&store->live_bytes, next->live_bytes);
-    atomic_store(&store->live_stored, next->live_stored);
+    atomic_store(&store->live_keys, figures->live_keys);
+    atomic_store(&store->live_bytes, figures->live_bytes);
+    atomic_store(&store->live_stored, figures->live_stored);
     atomic_store(&store->damaged_keys, 0);
     pthread_rwlock_unlock(&store->publish);
     store->unsynced = false;
-    compaction->file.fd = -1;
-    compaction->index = (struct index){0};
-    index_fini(&old_index);
-    mapping_unpin(old_mapping, 1);
-    file_close(&old_file);
+    compaction->file = old_file;
+    compaction->mapping = old_mapping;
+    compaction->index = old_index;
 }
 
-/* Returns: RD_E_SYNC, with `placed`: the new file is in place, but what its directory says may be lost. */
 static rd_err replace(struct compaction *compaction)
 {
     rd_store *store = compaction->store;
-    struct next next = {0};
+    struct figures figures;
     RD_TRY(compact_check_file(compaction));
     RD_TRY(compact_copy_appended(compaction, false));
-    RD_TRY(take_figures(compaction, &next));
+    RD_TRY(take_figures(compaction, &figures));
     RD_TRY(compact_sync_copy(compaction));
     compaction->doing = "syncing the store";
     if (file_sync(&store->file) != RD_OK) { /* a crash before the rename must find it whole: no line speaks for it */
         store->write_ended = true;
         return RD_E_SYNC;
     }
-    RD_TRY(map_copy(compaction, &next));
-    rd_err err = put_in_place(compaction);
-    if (err != RD_OK) {
-        mapping_unpin(next.mapping, 1);
-        return err;
-    }
+    RD_TRY(map_copy(compaction));
+    RD_TRY(put_in_place(compaction));
     compaction->doing = "syncing the directory";
-    err = file_sync_directory(compaction->target);
-    int saved = errno;
+    rd_err err = file_sync_directory(compaction->target);
     if (err != RD_OK)
         store->write_ended = true; /* a power cut may bring the old file back, without what would be appended here */
-    swap(compaction, &next);
+    int saved = errno;
+    swap(compaction, &figures);
     errno = saved;
     return err == RD_OK ? RD_OK : RD_E_SYNC;
 }

@@ -61,6 +61,7 @@ static rd_err look(rd_store *store, uint64_t generation, struct glance *glance)
     glance->count = 0;
     pthread_rwlock_rdlock(&store->publish);
     const struct index *index = &store->index;
+    RD_REQUIRE(index->slots != NULL);
     if (store->mapping->generation != generation)
         err = RD_E_UNAVAILABLE;
     else if (glance->capacity != index->capacity && glance->next > 0)

@@ -548,7 +548,6 @@ static void damage_is_refused_and_repair_is_named(void **state)
     rd_store_close(store);
 }
 
-/* "big" twice; bit 3 of the `which`th is flipped. */
 /* What a torn range in the middle comes to once its key was written again, and a link that a flip ruined. */
 static void damage_that_hides_nothing_is_compacted_away(void **state)
 {
@@ -578,6 +577,7 @@ static void damage_that_hides_nothing_is_compacted_away(void **state)
     rd_store_close(store);
 }
 
+/* "big" twice; bit 3 of the `which`th is flipped. */
 static rd_store *make_lazy_damage(void **state, int which)
 {
     const char *path = temp_path(state, "s");
@@ -593,25 +593,58 @@ static rd_store *make_lazy_damage(void **state, int which)
     return store_open_ok(path, &open_writing);
 }
 
-static void damage_that_opening_did_not_see_is_refused_too(void **state)
+static void damaged_value_that_opening_did_not_see_is_refused(void **state)
+{
+    rd_store *store = make_lazy_damage(state, 1);
+    rd_entry entry = {0};
+    assert_int_equal(store_info(store).damaged_ranges, 0);
+    compact_fails(store, temp_path(state, "s"), NULL, RD_E_DAMAGED, "rdrive repair ");
+    assert_int_equal(store_info(store).damaged_ranges, 1); /* known from now on */
+    assert_int_equal(store_info(store).damaged_entries, 1);
+    assert_int_equal(rd_store_read(store, text_span("big"), &entry), RD_E_DAMAGED);
+    store_put(store, "more", "goes on", 7);
+    store_expect(store, rd_hash(text_span("end")), "value", 5);
+    rd_store_close(store);
+}
+
+/* A superseded value's link may hide keys, so it is checked too; this one's doesn't. */
+static void superseded_value_that_fails_its_check_is_recovered_around(void **state)
 {
     AUTO_BYTES big = bytes_xorshift(9, 100000);
-    for (int which = 0; which < 2; which++) {
-        rd_store *store = make_lazy_damage(state, which);
-        rd_entry entry = {0};
-        assert_int_equal(store_info(store).damaged_ranges, 0);
-        compact_fails(store, temp_path(state, "s"), NULL, RD_E_DAMAGED, "rdrive repair ");
-        assert_int_equal(store_info(store).damaged_ranges, 1); /* known from now on */
-        assert_int_equal(store_info(store).damaged_entries, which);
-        if (which == 0)
-            store_expect(store, rd_hash(text_span("big")), big.data, big.len);
-        else
-            assert_int_equal(rd_store_read(store, text_span("big"), &entry), RD_E_DAMAGED);
-        store_put(store, "more", "goes on", 7);
-        store_expect(store, rd_hash(text_span("end")), "value", 5);
-        rd_store_close(store);
-        assert_int_equal(remove(temp_path(state, "s")), 0);
-    }
+    AUTO_BYTES want = {0};
+    rd_store *store = make_lazy_damage(state, 0);
+    compact_ok(store);
+    store_expect(store, rd_hash(text_span("big")), big.data, big.len);
+    assert_int_equal(store_info(store).damaged_ranges, 0); /* gone with it */
+    build_entry(&want, rd_hash(text_span("small")), text_span("value"), 64);
+    build_entry(&want, rd_hash(text_span("big")), bytes_span(&big), 64);
+    build_entry(&want, rd_hash(text_span("end")), text_span("value"), 64);
+    file_expect(temp_path(state, "s"), want.data, want.len, "compacted");
+    rd_store_close(store);
+}
+
+/* A large superseded value whose link, damaged, leads past "hidden". */
+static void keys_hidden_by_an_unchecked_link_are_not_thrown_away(void **state)
+{
+    const char *path = temp_path(state, "s");
+    AUTO_BYTES big = bytes_xorshift(9, 100000);
+    rd_store *store = store_make(state, "s");
+    uint64_t link = store_put(store, "small", "value", 5).tail_off;
+    store_put(store, "hidden", "value", 5);
+    uint64_t trailer = store_put(store, "big", big.data, big.len).tail_off - 20;
+    store_put(store, "big", "newer", 5);
+    assert_int_equal(rd_store_sync(store), RD_OK);
+    rd_store_close(store);
+    AUTO_BYTES bytes = file_load(path);
+    memcpy(bytes.data + trailer + 8, &link, sizeof link);
+    file_save(path, bytes.data, bytes.len);
+    store = store_open_ok(path, &open_writing);
+    store_expect_absent(store, rd_hash(text_span("hidden")));
+    compact_ok(store);
+    store_expect(store, rd_hash(text_span("hidden")), "value", 5);
+    store_expect(store, rd_hash(text_span("big")), "newer", 5);
+    assert_int_equal(rd_store_len(store), 3);
+    rd_store_close(store);
 }
 
 struct nested {
@@ -714,7 +747,9 @@ int main(void)
         TEMP_TEST(store_open_for_reading_is_not_compacted),
         TEMP_TEST(damage_is_refused_and_repair_is_named),
         TEMP_TEST(damage_that_hides_nothing_is_compacted_away),
-        TEMP_TEST(damage_that_opening_did_not_see_is_refused_too),
+        TEMP_TEST(damaged_value_that_opening_did_not_see_is_refused),
+        TEMP_TEST(superseded_value_that_fails_its_check_is_recovered_around),
+        TEMP_TEST(keys_hidden_by_an_unchecked_link_are_not_thrown_away),
         TEMP_TEST(second_compaction_at_once_is_refused),
         TEMP_TEST(cancelled_compaction_changes_nothing),
         TEMP_TEST(what_somebody_else_appended_is_not_thrown_away),

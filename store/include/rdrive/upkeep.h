@@ -97,7 +97,8 @@ typedef struct rd_compacted {
  * Rewrite the file with the newest live entries alone, in file order, while readers and writers go on; writers wait
  * only while the last MiB is copied. Entries already taken stay valid.
  * Returns:  RD_OK         the new file is in place and durable.
- *           RD_E_DAMAGED  the store has damage; `rdrive repair` writes what can be proven to a new file.
+ *           RD_E_DAMAGED  a key is damaged, or damage may hide keys; `rdrive repair` writes what can be proven to a new
+ *                         file.
  *           RD_E_BUSY     a compaction runs already.
  *           RD_E_LOCKED   a left-over STORE.compact is open elsewhere as a store.
  *           RD_E_SYNC     nothing changed; or, where `out_fault` says so, the new file is in place and served, but a
