@@ -200,7 +200,7 @@ static void repair(struct side *side)
 {
     const rd_open_options reading = {.verify = RD_VERIFY_FIRST};
     const rd_open_options making = {.writable = true, .create = true, .sync = RD_SYNC_NONE};
-    char path[300];
+    char path[FOLDER_MAX + 40];
     rd_store *store = NULL, *target = NULL;
     struct answers from;
     struct notes notes = {0};
@@ -235,7 +235,7 @@ static void repair(struct side *side)
 /* Remove what opening left beside the store, and what STORE.writer says of a file that is gone. */
 static void remove_beside(const struct side *side, uint64_t torn_off)
 {
-    char path[300];
+    char path[FOLDER_MAX + 40];
     (void)snprintf(path, sizeof(path), "%s.new.writer", side->path);
     (void)unlink(path);
     (void)snprintf(path, sizeof(path), "%s.torn-%llu", side->path, (unsigned long long)torn_off);
@@ -259,7 +259,7 @@ static void delete_strangers(struct side *side)
 
 void op_damage(struct side *side)
 {
-    char line[300];
+    char line[FOLDER_MAX + 40];
     struct image bytes = {0};
     uint64_t torn_off = 0;
     if (side->image.count == 0 || side->image.len > (size_t)1 << 20)

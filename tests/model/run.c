@@ -1,6 +1,5 @@
 #include "run.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -127,25 +126,12 @@ void run_save(const char *path, rd_span bytes)
 
 /* ---- Begin and end ---------------------------------------------------------------------------------------------- */
 
-/* In memory where there is such a place: thousands of syncs would wait for a disk. TMPDIR wins. */
-static void make_folder(void)
-{
-    const char *given = getenv("TMPDIR");
-    const char *const parents[3] = {given != NULL ? given : "/dev/shm", "/dev/shm", "/tmp"};
-    bool made = false;
-    for (size_t i = 0; i < 3 && !made; i++) {
-        (void)snprintf(run.folder, sizeof(run.folder), "%s/rdrive-model-XXXXXX", parents[i]);
-        made = mkdtemp(run.folder) != NULL;
-    }
-    CHECK(made, "no temporary folder");
-}
-
 void run_init(uint64_t seed)
 {
     run.seed = seed;
     run.random = seed;
     run.op_name = "begin";
-    make_folder();
+    CHECK(folder_make("model", run.folder), "no temporary folder");
     make_keys();
     run.pool = malloc(POOL_LEN);
     CHECK(run.pool != NULL, "no memory");
@@ -170,10 +156,5 @@ void run_fini(void)
         image_fini(&run.sides[i].image);
     }
     free(run.pool);
-    DIR *dir = opendir(run.folder);
-    CHECK(dir != NULL, "%s is gone", run.folder);
-    for (const struct dirent *entry = readdir(dir); entry != NULL; entry = readdir(dir))
-        (void)unlinkat(dirfd(dir), entry->d_name, 0); /* not "." and "..", which no unlink takes */
-    closedir(dir);
-    CHECK(rmdir(run.folder) == 0, "%s is not empty", run.folder);
+    CHECK(folder_remove(run.folder), "%s is not empty", run.folder);
 }

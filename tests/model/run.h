@@ -6,6 +6,7 @@
 #ifndef RDRIVE_TESTS_RUN_H
 #define RDRIVE_TESTS_RUN_H
 
+#include "folder.h"
 #include "image.h"
 
 #define KEY_COUNT 400
@@ -26,7 +27,7 @@ struct held {
 
 /* One store, and what it must say. */
 struct side {
-    char path[256];
+    char path[FOLDER_MAX + 8];
     rd_store *store;
     rd_open_options options;
     struct image image;          /* the file's bytes */
@@ -39,7 +40,7 @@ struct run {
     uint64_t seed, random;
     uint64_t op_idx, op_count;
     const char *op_name;
-    char folder[128];
+    char folder[FOLDER_MAX];
     struct key keys[KEY_COUNT];
     uint64_t sorted[KEY_COUNT]; /* the keys' hashes, to find one by its hash */
     size_t sorted_key[KEY_COUNT];
