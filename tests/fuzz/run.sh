@@ -9,7 +9,7 @@ usage() {
   cat <<'END'
 usage: tests/fuzz/run.sh [SECONDS | --build]
 
-Builds build/fuzz with clang, replays each fuzzer's corpus (tests/fuzz/corpus), and lets each
+Builds build/fuzz with clang, replays each fuzzer's corpus (tests/fuzz/corpus, and the fixtures as files), and lets each
 look for new inputs for SECONDS (8 by default, then from a fixed seed; with a number from a random one). New inputs are
 kept in build/fuzz/corpus, findings in build/fuzz/findings: replay one with build/fuzz/bin/fuzz_NAME FILE. The last line
 is "N passed, N failed": of each fuzzer its replay, and its search.
@@ -17,8 +17,8 @@ END
 }
 
 # Each fuzzer with the longest input it makes.
-fuzzers=(import)
-declare -A longest=([import]=1024)
+fuzzers=(open damage import)
+declare -A longest=([open]=4096 [damage]=600 [import]=1024)
 
 # Without arguments: the run of CI.
 seconds=8 seed=1
@@ -51,7 +51,7 @@ fuzz() {
 }
 
 search() { # NAME
-  local dictionary=$root/tests/fuzz/$1.dict arguments=(-max_len="${longest[$1]}" -max_total_time="$seconds" -seed="$seed")
+  local dictionary=$root/tests/fuzz/$1.dict arguments=(-max_len="${longest[$1]}" -max_total_time="$seconds" -seed="$seed" -len_control=0)
   [[ ! -e $dictionary ]] || arguments+=(-dict="$dictionary")
   fuzz "$1" "${arguments[@]}" -print_final_stats=1 "$tree/corpus/$1" "$tree/seeds/$1"
 }
@@ -77,6 +77,9 @@ for name in "${fuzzers[@]}"; do
   mkdir -p "$tree/corpus/$name" "$tree/seeds/$name"
   find "$root/tests/fuzz/corpus/$name" -type f -exec cp -t "$tree/seeds/$name" {} +
 done
+find "$root/tests/fixtures" \( -name '*.srd' -o -name '*.bin' \) -size -"${longest[open]}"c \
+  -exec cp -t "$tree/seeds/open" {} +
+
 for name in "${fuzzers[@]}"; do
   status=0
   fuzz "$name" -runs=0 "$tree/seeds/$name" >"$tree/$name-replay.log" || status=$?

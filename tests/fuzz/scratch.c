@@ -1,6 +1,6 @@
 #include "scratch.h"
 
-#include <dirent.h>
+#include "../model/folder.h"
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -9,7 +9,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static char folder[64];
+static char folder[FOLDER_MAX];
+
+static void remove_folder(void)
+{
+    (void)folder_remove(folder);
+}
 
 void scratch_fail(const char *format, ...)
 {
@@ -19,30 +24,21 @@ void scratch_fail(const char *format, ...)
     vfprintf(stderr, format, args);
     va_end(args);
     fputc('\n', stderr);
+    remove_folder();
     abort();
-}
-
-static void remove_folder(void)
-{
-    scratch_clear();
-    (void)rmdir(folder);
 }
 
 void scratch_open(void)
 {
     if (folder[0] != '\0')
         return;
-    strcpy(folder, "/dev/shm/rdrive-fuzz-XXXXXX");
-    if (mkdtemp(folder) == NULL) {
-        strcpy(folder, "/tmp/rdrive-fuzz-XXXXXX");
-        REQUIRE(mkdtemp(folder) != NULL, "no temporary folder");
-    }
+    REQUIRE(folder_make("fuzz", folder), "no temporary folder");
     atexit(remove_folder);
 }
 
 const char *scratch_path(const char *name)
 {
-    static char paths[8][384];
+    static char paths[8][FOLDER_MAX + 64];
     static size_t next;
     char *path = paths[next++ % 8];
     REQUIRE(snprintf(path, sizeof(paths[0]), "%s/%s", folder, name) < (int)sizeof(paths[0]), "%s: too long", name);
@@ -87,11 +83,7 @@ bool scratch_has(const char *name)
 
 void scratch_clear(void)
 {
-    DIR *dir = opendir(folder);
-    REQUIRE(dir != NULL, "the temporary folder is gone");
-    for (const struct dirent *entry = readdir(dir); entry != NULL; entry = readdir(dir))
-        (void)unlinkat(dirfd(dir), entry->d_name, 0); /* not "." and "..", which no unlink takes */
-    closedir(dir);
+    folder_clear(folder);
 }
 
 bool scratch_equal(rd_span a, rd_span b)
