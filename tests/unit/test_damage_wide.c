@@ -81,6 +81,33 @@ static void strange_sectors_cost_only_what_lay_in_them(void **state)
     }
 }
 
+/* A sector may end or begin inside a trailer: half of it says nothing that costs another entry (R-04 d above all). */
+static void sector_that_is_lost_up_to_the_middle_of_a_trailer_costs_no_other_entry(void **state)
+{
+    for (uint64_t part = 1; part < TRAILER_LEN; part++) { /* of the trailer lies below 1024 */
+        AUTO_BYTES file = build_many(5, 100);
+        AUTO_BYTES payload = bytes_xorshift(99, 1024 - part - 640);
+        build_entry(&file, fill_hash(99), bytes_span(&payload), 64);
+        for (uint64_t i = 5; i < 12; i++) {
+            AUTO_BYTES more = bytes_xorshift(i + 1, 100);
+            build_entry(&file, fill_hash(i), bytes_span(&more), 64);
+        }
+        AUTO_ORACLE oracle = oracle_of(&file);
+        assert_int_equal(oracle.truths[5].trailer_off, 1024 - part);
+        for (uint64_t sector = 512; sector <= 1024; sector += 512) {
+            AUTO_BYTES damaged = bytes_copy(&file);
+            harm_zero(&damaged, sector, sector + 512);
+            oracle_compare(&oracle, &damaged);
+            oracle_answer(&oracle);
+            allow_lost(&oracle);
+            allow_half_names(&oracle, &damaged);
+            snprintf(oracle.label, sizeof oracle.label, "sector %llu, %llu bytes of a trailer",
+                     (unsigned long long)sector, (unsigned long long)part);
+            oracle_try(state, &oracle, &damaged);
+        }
+    }
+}
+
 /* ---- Links ------------------------------------------------------------------------------------------------------ */
 
 /* Each payload's CRC still tells where its entry begins (R-04a); 100 of the ranges are listed, all are counted. */
@@ -263,6 +290,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEMP_TEST(lost_sectors_cost_only_what_lay_in_them),
         TEMP_TEST(strange_sectors_cost_only_what_lay_in_them),
+        TEMP_TEST(sector_that_is_lost_up_to_the_middle_of_a_trailer_costs_no_other_entry),
         TEMP_TEST(no_value_is_lost_with_every_second_link),
         TEMP_TEST(every_second_payload_may_be_damaged),
         TEMP_TEST(a_caller_gets_no_more_ranges_than_it_asks_for),
