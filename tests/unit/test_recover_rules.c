@@ -168,6 +168,31 @@ static void zero_beside_the_link_of_a_damaged_first_value_may_show_what_is_store
     scene_expect_range(&scene, &outcome, RD_DAMAGE_ENTRY, 0, end, UINT64_C(0x0011223344556677));
 }
 
+/* A link of zeros beside more zeros is a lost link, and not that of the first entry. */
+static void zeros_over_a_link_and_its_neighbour_cost_no_other_entry(void **state)
+{
+    AUTO_SCENE scene = {0};
+    uint64_t ends[3];
+    scene_build_three(&scene, ends, "R-04d, link and CRC lost");
+    harm_zero(&scene.damaged, ends[1] - 12, ends[1]);
+    scene_judge(&scene);
+    struct outcome outcome = oracle_try(state, &scene.oracle, &scene.damaged);
+    scene_expect_range(&scene, &outcome, RD_DAMAGE_RANGE, ends[0], ends[1], fill_hash(1));
+}
+
+/* With the CRC whole the payload is known to be, but not whose: as with a flipped hash. */
+static void value_whose_hash_and_link_are_lost_shows_under_another_key(void **state)
+{
+    AUTO_SCENE scene = {0};
+    uint64_t ends[3];
+    scene_build_three(&scene, ends, "R-04a, hash and link lost");
+    harm_zero(&scene.damaged, ends[1] - TRAILER_LEN, ends[1] - 4);
+    scene_judge(&scene);
+    oracle_allow(&scene.oracle, 0, scene_value(&scene, 1), MAY_VALUE);
+    struct outcome outcome = oracle_try(state, &scene.oracle, &scene.damaged);
+    scene_expect_range(&scene, &outcome, RD_DAMAGE_LINK, ends[0], ends[1], 0);
+}
+
 /* ---- R-04 e ----------------------------------------------------------------------------------------------------- */
 
 static void lost_trailer_costs_an_entry_that_nobody_can_name(void **state)
@@ -331,6 +356,8 @@ int main(void)
         TEMP_TEST(entry_inside_a_damaged_payload_stays_payload),
         TEMP_TEST(nothing_of_a_store_that_is_the_first_value_is_served_when_it_is_damaged),
         TEMP_TEST(zero_beside_the_link_of_a_damaged_first_value_may_show_what_is_stored_in_it),
+        TEMP_TEST(zeros_over_a_link_and_its_neighbour_cost_no_other_entry),
+        TEMP_TEST(value_whose_hash_and_link_are_lost_shows_under_another_key),
         TEMP_TEST(lost_trailer_costs_an_entry_that_nobody_can_name),
         TEMP_TEST(trailer_of_noise_names_a_key_and_hides_others),
         TEMP_TEST(damaged_entry_behind_a_lost_trailer_hides_a_key),
