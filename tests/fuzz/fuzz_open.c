@@ -177,8 +177,6 @@ static void write_into(const char *path, rd_span bytes, const struct served_list
     REQUIRE(rd_store_read_hash(store, NEW_HASH, &got) == RD_OK && scratch_equal(got.payload, (rd_span){"new value", 9}),
             "what was written is gone");
     rd_entry_release(&got);
-    rd_verified verified;
-    REQUIRE(rd_store_verify(store, 1, NULL, NULL, &verified) == RD_OK, "verify fails");
     struct served_list after = read_all(store);
     if (!end_damaged)
         expect_same(before, &after);
@@ -210,8 +208,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (err == RD_OK) {
         rd_verified verified;
         free(read_all(store).list);
-        REQUIRE(rd_store_verify(store, 1 + size % 2, NULL, NULL, &verified) == RD_OK, "verify fails");
-        REQUIRE(rd_store_info_get(store, &info) == RD_OK && verified.entries <= info.entries, "verify's count");
+        REQUIRE(rd_store_info_get(store, &info) == RD_OK, "no info");
+        if (size % 4 == 0) /* its threads are what takes longest */
+            REQUIRE(rd_store_verify(store, 1 + size / 4 % 2, NULL, NULL, &verified) == RD_OK &&
+                        verified.entries <= info.entries && verified.failed == 0,
+                    "verify finds in so small a file what opening did not");
         served = read_all(store);
         end_damaged = is_end_damaged(store, &info);
         rd_store_close(store);

@@ -51,7 +51,8 @@ fuzz() {
 }
 
 search() { # NAME
-  local dictionary=$root/tests/fuzz/$1.dict arguments=(-max_len="${longest[$1]}" -max_total_time="$seconds" -seed="$seed" -len_control=0)
+  local dictionary=$root/tests/fuzz/$1.dict
+  local arguments=(-max_len="${longest[$1]}" -len_control=0 -max_total_time="$seconds" -seed="$seed")
   [[ ! -e $dictionary ]] || arguments+=(-dict="$dictionary")
   fuzz "$1" "${arguments[@]}" -print_final_stats=1 "$tree/corpus/$1" "$tree/seeds/$1"
 }
