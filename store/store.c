@@ -166,7 +166,12 @@ static rd_err make_writable(rd_store *store, rd_fault *fault)
         err = torn_supersede(store);
     if (err == RD_OK)
         err = writer_line_create(store->path, &store->line);
-    return err == RD_OK ? RD_OK : refuse(fault, err, "%s: %s", store->path, rd_err_text(err));
+    if (err != RD_OK)
+        return refuse(fault, err, "%s: %s", store->path, rd_err_text(err));
+    uint64_t synced_off = synced_off_of(store);
+    if (synced_off != SYNCED_UNKNOWN && synced_off < store->tail_off)
+        store->unsynced = true; /* by an earlier opening, whose word it is: a sync now must replace it */
+    return RD_OK;
 }
 
 rd_err rd_store_open(const char *path, const rd_open_options *options, rd_fault *out_fault, rd_store **out_store)

@@ -40,7 +40,7 @@ struct rd_store {
     pthread_mutex_t write; /* one commit at a time; taken before `publish`. Guards what follows. */
     struct appender appender;
     bool write_ended;         /* after a failed sync, a failed cut, or a file that changed behind our back */
-    bool unsynced;            /* something was appended since the last sync */
+    bool unsynced;            /* something was appended since the last sync, by an earlier opening too */
     struct writer_line *line; /* STORE.writer; NULL where the store is read-only */
 
     struct commit_queue *queue; /* callers that wait for a commit; write.c */

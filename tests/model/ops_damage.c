@@ -264,10 +264,6 @@ void op_damage(struct side *side)
     uint64_t torn_off = 0;
     if (side->image.count == 0 || side->image.len > (size_t)1 << 20)
         return;
-    /* A sync tells STORE.writer of what was appended since the store was opened; what an earlier opening left unsynced
-       may be torn by its word, and DATA_LOSS would then be wrong. */
-    for (size_t count = side->image.count; side->image.count == count;)
-        op_write_hash(side);
     side_close(side, true);
     damage(&bytes, &side->image);
     rd_span span = {bytes.data, bytes.len};

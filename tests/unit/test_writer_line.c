@@ -73,6 +73,18 @@ static void nothing_written_means_no_line(void **state)
     assert_int_equal(temp_count(state), 1);
 }
 
+static void sync_makes_durable_what_an_earlier_opening_left(void **state)
+{
+    rd_store *store = store_make(state, "s");
+    rd_written done = store_put(store, "k", "value", 5);
+    rd_store_close(store);
+    assert_int_equal(said_of(state).synced_off, 0);
+    store = store_open_ok(temp_path(state, "s"), &open_writing);
+    assert_int_equal(rd_store_sync(store), RD_OK);
+    rd_store_close(store);
+    assert_int_equal(said_of(state).synced_off, done.tail_off);
+}
+
 static void the_line_follows_syncs_at_most_once_a_second_and_unsynced(void **state)
 {
     rd_store *store = store_open_ok(temp_path(state, "s"), &open_always);
@@ -280,6 +292,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         FAULT_TEST(the_line_is_durable_before_the_first_append),
         FAULT_TEST(nothing_written_means_no_line),
+        FAULT_TEST(sync_makes_durable_what_an_earlier_opening_left),
         FAULT_TEST(the_line_follows_syncs_at_most_once_a_second_and_unsynced),
         FAULT_TEST(the_line_never_promises_what_was_not_synced),
         FAULT_TEST(the_line_is_one_sector_of_text_that_names_its_writer),
