@@ -153,7 +153,9 @@ static bool try_flip(void **state, struct oracle *oracle, const struct bytes *fl
     if (truth->fate == NAMELESS) /* a flipped hash shows its entry under another key (E-14) */
         oracle_allow(oracle, load_le64(flipped->data + truth->trailer_off), truth_value(oracle, truth),
                      truth->tombstone ? MAY_ABSENT : MAY_VALUE);
-    if (truth->fate == HIT && stored_entry_holds(flipped, truth, offset)) {
+    const struct bytes whole = {.data = (uint8_t *)(uintptr_t)oracle->file, .len = flipped->len};
+    if (truth->fate == HIT && stored_entry_holds(flipped, truth, offset) &&
+        !stored_entry_holds(&whole, truth, offset)) {
         expect_stored_may_show(state, oracle, flipped, truth->key_hash);
         return true;
     }
@@ -273,6 +275,22 @@ static void stored_store_shows_nothing_while_no_flip_makes_a_link_of_it_true(voi
     EXPECT(exceptions <= 18, "%zu exceptions", exceptions); /* one bit of each stored link at most */
 }
 
+/* Its links are true offsets, so that only the outer entry tells that they are payload (R-04 a and d). */
+static void store_stored_as_the_first_value_hides_no_flipped_bit(void **state)
+{
+    AUTO_BYTES inner = {0};
+    AUTO_BYTES file = {0};
+    for (uint64_t i = 0; i < 3; i++) {
+        AUTO_BYTES payload = bytes_xorshift(i + 1, 50);
+        build_entry(&inner, fill_hash(10 + i), bytes_span(&payload), 64);
+    }
+    build_tombstone(&inner, fill_hash(11));
+    build_entry(&file, fill_hash(0), bytes_span(&inner), 64);
+    build_entry(&file, fill_hash(1), text_span("an entry behind it"), 64);
+    build_entry(&file, fill_hash(2), text_span("and another"), 64);
+    assert_int_equal(flip_bits(state, "a store at 0", &file, BIT_STEP), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -281,6 +299,7 @@ int main(void)
         TEMP_TEST(flipped_bit_of_a_larger_file_costs_no_more_either),
         TEMP_TEST(stored_store_survives_any_cut_around_it),
         TEMP_TEST(stored_store_shows_nothing_while_no_flip_makes_a_link_of_it_true),
+        TEMP_TEST(store_stored_as_the_first_value_hides_no_flipped_bit),
     };
     return cmocka_run_group_tests_name("recover_flips", tests, NULL, NULL);
 }

@@ -193,6 +193,27 @@ static void value_whose_hash_and_link_are_lost_shows_under_another_key(void **st
     scene_expect_range(&scene, &outcome, RD_DAMAGE_LINK, ends[0], ends[1], 0);
 }
 
+/* Exceptions of the format: without its outer trailer, or torn, a store that is the first value is a store. */
+static void store_that_is_the_first_value_shows_once_its_outer_trailer_is_gone(void **state)
+{
+    for (int torn = 0; torn < 2; torn++) {
+        AUTO_SCENE scene = {0};
+        uint64_t end = build_nested_first(&scene, fill_hash(0), torn ? "torn around a store" : "trailer lost");
+        struct bytes inner = {.data = scene.file.data, .len = end - TRAILER_LEN};
+        AUTO_ORACLE stored = oracle_of(&inner);
+        if (torn)
+            scene.damaged.len = end - 1;
+        else
+            harm_zero(&scene.damaged, end - TRAILER_LEN, end);
+        scene_judge(&scene);
+        for (size_t i = 0; i < 4; i++)
+            oracle_allow(&scene.oracle, fill_hash(10 + i), truth_value(&stored, &stored.truths[i]), MAY_VALUE);
+        struct outcome outcome = oracle_try(state, &scene.oracle, &scene.damaged);
+        assert_int_equal(outcome.info.unidentified_ranges, torn ? 0 : 1);
+        assert_int_equal(outcome.info.unread_bytes, torn ? 19 : 0);
+    }
+}
+
 /* ---- R-04 e ----------------------------------------------------------------------------------------------------- */
 
 static void lost_trailer_costs_an_entry_that_nobody_can_name(void **state)
@@ -356,6 +377,7 @@ int main(void)
         TEMP_TEST(entry_inside_a_damaged_payload_stays_payload),
         TEMP_TEST(nothing_of_a_store_that_is_the_first_value_is_served_when_it_is_damaged),
         TEMP_TEST(zero_beside_the_link_of_a_damaged_first_value_may_show_what_is_stored_in_it),
+        TEMP_TEST(store_that_is_the_first_value_shows_once_its_outer_trailer_is_gone),
         TEMP_TEST(zeros_over_a_link_and_its_neighbour_cost_no_other_entry),
         TEMP_TEST(value_whose_hash_and_link_are_lost_shows_under_another_key),
         TEMP_TEST(lost_trailer_costs_an_entry_that_nobody_can_name),
