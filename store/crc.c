@@ -2,6 +2,7 @@
 #include "base.h"
 #include <libdeflate.h>
 
+#define CANCEL_EVERY   1024u                /* steps between two looks at the cancel flag */
 #define CRC_POLYNOMIAL UINT32_C(0xedb88320) /* reflected */
 
 uint32_t crc_of(const void *data, size_t len)
@@ -25,7 +26,8 @@ static uint32_t gf2_multiply(uint32_t a, uint32_t b)
     return product;
 }
 
-rd_err crc_prefixes_init(const uint8_t *base, uint64_t len, struct crc_prefixes *out_prefixes)
+rd_err crc_prefixes_init(const uint8_t *base, uint64_t len, const atomic_bool *cancel,
+                         struct crc_prefixes *out_prefixes)
 {
     size_t count = (size_t)(len / CRC_STEP) + 1;
     uint32_t *at = malloc(count * sizeof(*at));
@@ -38,8 +40,11 @@ rd_err crc_prefixes_init(const uint8_t *base, uint64_t len, struct crc_prefixes 
         shift = gf2_multiply(shift, shift);
     }
     at[0] = 0;
-    for (size_t i = 1; i < count; i++)
+    for (size_t i = 1; i < count; i++) {
+        if (i % CANCEL_EVERY == 0 && cancel != NULL && atomic_load_explicit(cancel, memory_order_relaxed))
+            return RD_E_CANCELLED;
         at[i] = libdeflate_crc32(at[i - 1], base + (i - 1) * CRC_STEP, CRC_STEP);
+    }
     return RD_OK;
 }
 

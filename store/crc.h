@@ -4,6 +4,8 @@
 #define RD_CRC_H
 
 #include <rdrive/error.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -22,8 +24,10 @@ struct crc_prefixes {
     uint32_t shifts[48]; /* shifts[k] is x^(8 * 2^k) modulo the polynomial */
 };
 
-/* One pass over `base`. Returns: RD_OK, to be given back with crc_prefixes_fini; RD_E_NOMEM. */
-RD_MUST_CHECK rd_err crc_prefixes_init(const uint8_t *base, uint64_t len, struct crc_prefixes *out_prefixes);
+/* One pass over `base`, which `cancel`, where not NULL, ends early. Whatever comes, give it back with
+   crc_prefixes_fini. Returns: RD_OK, RD_E_NOMEM, RD_E_CANCELLED. */
+RD_MUST_CHECK rd_err crc_prefixes_init(const uint8_t *base, uint64_t len, const atomic_bool *cancel,
+                                       struct crc_prefixes *out_prefixes);
 void crc_prefixes_fini(struct crc_prefixes *prefixes);
 
 /* The CRC of [from, to), which lies inside [0, len]. */

@@ -17,7 +17,7 @@ rd_err recovery_need_prefixes(struct recovery *recovery)
 {
     if (recovery->prefixes.at != NULL)
         return RD_OK;
-    return crc_prefixes_init(recovery->base, recovery->len, &recovery->prefixes);
+    return crc_prefixes_init(recovery->base, recovery->len, recovery->options->cancel, &recovery->prefixes);
 }
 
 /* Put an accepted entry into the index, unless a newer one of its key is there (F-08); a deleted key is none (E-07). */
