@@ -12,23 +12,23 @@
 #define WRITE_PARTS_MAX  1024 /* IOV_MAX on Linux */
 #define FILE_CREATE_MODE 0644
 
-/* One attempt; `*out_moved` says that the path names another file now. */
-static rd_err open_once(const char *path, const rd_open_options *options, struct file *out_file, bool *out_moved)
+/* One attempt; `*out_moved` says that the path names another file now. `*created` stays set from attempt to attempt. */
+static rd_err open_once(const char *path, const rd_open_options *options, bool *created, struct file *out_file,
+                        bool *out_moved)
 {
     /* O_NONBLOCK: a FIFO must be refused, not waited for. */
     int access = options->writable ? O_RDWR : O_RDONLY;
     struct stat named;
     int fd = open(path, access | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    bool created = false;
     if (fd < 0 && errno == ENOENT && options->writable && options->create) {
         fd = open(path, access | O_CREAT | O_EXCL | O_CLOEXEC | O_NONBLOCK, FILE_CREATE_MODE);
-        created = fd >= 0;
+        *created = *created || fd >= 0;
         /* made by another meanwhile; but a link that leads nowhere exists too, and stays so */
         *out_moved = fd < 0 && errno == EEXIST && stat(path, &named) == 0;
     }
     if (fd < 0)
         return errno == EISDIR || errno == ENXIO ? RD_E_NOT_FILE : RD_E_IO; /* ENXIO: a socket */
-    struct file file = {.fd = fd, .created = created};
+    struct file file = {.fd = fd, .created = *created};
     struct stat opened;
     rd_err err = RD_OK;
     if (fstat(fd, &opened) != 0)
@@ -53,9 +53,10 @@ static rd_err open_once(const char *path, const rd_open_options *options, struct
 rd_err file_open(const char *path, const rd_open_options *options, struct file *out_file)
 {
     enum { TRIES_MAX = 100 };
+    bool created = false;
     for (int i = 0; i < TRIES_MAX; i++) {
         bool moved = false;
-        rd_err err = open_once(path, options, out_file, &moved);
+        rd_err err = open_once(path, options, &created, out_file, &moved);
         if (!moved)
             return err;
     }
