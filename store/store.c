@@ -97,15 +97,20 @@ static rd_err open_file(rd_store *store, const rd_open_options *options, rd_faul
     return err == RD_OK ? RD_OK : refuse(fault, err, "%s: %s", store->path, rd_err_text(err));
 }
 
-/* What STORE.writer says is known to be durable, if it speaks of this very file. */
-static uint64_t synced_off_of(const rd_store *store)
+/* What STORE.writer says is known to be durable, if it speaks of this very file. A line that is there and can't be read
+   is an error: without it what a crash tore would be taken for damage, and for good once a writer goes on. */
+static rd_err read_synced_off(const rd_store *store, uint64_t *out_off, rd_fault *fault)
 {
     struct writer_said said;
     struct stat opened;
-    if (!writer_line_read(store->path, &said) || fstat(store->file.fd, &opened) != 0 ||
-        said.inode != (uint64_t)opened.st_ino)
-        return SYNCED_UNKNOWN;
-    return said.synced_off;
+    bool read = writer_line_read(store->path, &said);
+    if ((!read && errno != 0) || fstat(store->file.fd, &opened) != 0) {
+        fault->os_error = errno;
+        return refuse(fault, RD_E_IO, "%s: reading %s.writer: %s; nothing was changed", store->path, store->path,
+                      strerror(fault->os_error));
+    }
+    *out_off = read && said.inode == (uint64_t)opened.st_ino ? said.synced_off : SYNCED_UNKNOWN;
+    return RD_OK;
 }
 
 static rd_err map_file(rd_store *store, uint64_t *out_bytes, rd_fault *fault)
@@ -132,12 +137,14 @@ static void take_figures(rd_store *store, struct recovered *found)
     atomic_store(&store->damaged_keys, found->damaged_keys);
 }
 
-static rd_err index_file(rd_store *store, const atomic_bool *cancel, rd_fault *fault)
+/* `*out_synced_off` is what STORE.writer says, or SYNCED_UNKNOWN. */
+static rd_err index_file(rd_store *store, const atomic_bool *cancel, rd_fault *fault, uint64_t *out_synced_off)
 {
     uint64_t bytes;
     struct recovered found;
     RD_TRY(map_file(store, &bytes, fault));
-    const struct recover_options options = {.cancel = cancel, .synced_off = synced_off_of(store)};
+    struct recover_options options = {.cancel = cancel};
+    RD_TRY(read_synced_off(store, &options.synced_off, fault));
     rd_err err = recover(store->mapping->base, bytes, &options, &fault->offset, &found);
     if (err != RD_OK)
         return refuse(fault, err, "%s: %s; nothing was changed", store->path, rd_err_text(err));
@@ -145,11 +152,12 @@ static rd_err index_file(rd_store *store, const atomic_bool *cancel, rd_fault *f
     store->mapping->layout = found.layout; /* nobody shares the mapping yet */
     store->tail_off = found.tail_off;
     store->unread_bytes = bytes - found.tail_off;
+    *out_synced_off = options.synced_off;
     return RD_OK;
 }
 
 /* What a store needs that is open for writing, and what a crash left to be put right before the first append. */
-static rd_err make_writable(rd_store *store, rd_fault *fault)
+static rd_err make_writable(rd_store *store, uint64_t synced_off, rd_fault *fault)
 {
     if (!store->options.writable)
         return RD_OK;
@@ -168,7 +176,6 @@ static rd_err make_writable(rd_store *store, rd_fault *fault)
         err = writer_line_create(store->path, &store->line);
     if (err != RD_OK)
         return refuse(fault, err, "%s: %s", store->path, rd_err_text(err));
-    uint64_t synced_off = synced_off_of(store);
     if (synced_off != SYNCED_UNKNOWN && synced_off < store->tail_off)
         store->unsynced = true; /* by an earlier opening, whose word it is: a sync now must replace it */
     return RD_OK;
@@ -183,8 +190,9 @@ rd_err rd_store_open(const char *path, const rd_open_options *options, rd_fault 
     if (store == NULL)
         return refuse(fault, RD_E_NOMEM, "%s: %s", path, rd_err_text(RD_E_NOMEM));
     RD_TRY(open_file(store, options, fault));
-    RD_TRY(index_file(store, options->cancel, fault));
-    RD_TRY(make_writable(store, fault));
+    uint64_t synced_off = SYNCED_UNKNOWN;
+    RD_TRY(index_file(store, options->cancel, fault, &synced_off));
+    RD_TRY(make_writable(store, synced_off, fault));
     if (upkeep_create(store) != RD_OK)
         return refuse(fault, RD_E_NOMEM, "%s: %s", path, rd_err_text(RD_E_NOMEM));
     *out_store = store;

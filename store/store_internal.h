@@ -169,7 +169,8 @@ struct writer_said {
     char host[65];
 };
 
-/* Read it. Returns: false where there is none, or its checksum fails. */
+/* Read it. Returns: false where there is none, or its checksum fails, with errno 0; or where it can't be read, with
+   what the system said: then nobody knows what it promises. */
 bool writer_line_read(const char *store_path, struct writer_said *out_said);
 
 /* For a store open for writing as `file`. Nothing is written yet. Returns: RD_OK, RD_E_NOMEM. */

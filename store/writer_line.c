@@ -51,22 +51,45 @@ static bool parse(const char *line, struct writer_said *out_said)
     return true;
 }
 
+/* What a path says when there is no line under it, or none for us. */
+static bool is_no_line(int error)
+{
+    return error == ENOENT || error == ELOOP || error == ENXIO || error == EACCES || error == EISDIR;
+}
+
+/* As much as there is, up to `len` bytes. Returns: how many, or -1. */
+static ssize_t read_up_to(int fd, char *into, size_t len)
+{
+    size_t done = 0;
+    while (done < len) {
+        ssize_t got = pread(fd, into + done, len - done, (off_t)done);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return -1;
+        if (got == 0)
+            break;
+        done += (size_t)got;
+    }
+    return (ssize_t)done;
+}
+
 bool writer_line_read(const char *store_path, struct writer_said *out_said)
 {
-    char line[LINE_LEN + 1];
+    char line[LINE_LEN + 2];
+    ssize_t got = -1;
     char *path = file_beside(store_path, LINE_SUFFIX);
-    if (path == NULL)
-        return false;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+    int fd = path != NULL ? open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY) : -1;
+    if (fd >= 0)
+        got = read_up_to(fd, line, LINE_LEN + 1); /* one byte more would be seen */
+    int error = got >= 0 || is_no_line(errno) ? 0 : errno;
+    if (fd >= 0)
+        close(fd);
     free(path);
-    if (fd < 0)
-        return false;
-    ssize_t got = pread(fd, line, sizeof(line), 0); /* one byte more would be seen */
-    close(fd);
-    if (got != (ssize_t)LINE_LEN)
-        return false;
     line[LINE_LEN] = '\0';
-    return parse(line, out_said);
+    bool is_true = got == (ssize_t)LINE_LEN && parse(line, out_said);
+    errno = error; /* not what parsing left there */
+    return is_true;
 }
 
 /* A host's name as one word of plain letters. */
@@ -148,7 +171,7 @@ static rd_err write_synced(struct writer_line *line, uint64_t inode, uint64_t sy
     line->said.inode = 0; /* until it is durable it counts for nothing */
     RD_TRY(open_line(line));
     RD_TRY(put_line(line, &said));
-    if (ftruncate(line->fd, (off_t)LINE_LEN) != 0 || fsync(line->fd) != 0)
+    if (file_cut(&(struct file){.fd = line->fd}, LINE_LEN) != RD_OK || fsync(line->fd) != 0)
         return file_error();
     if (file_sync_directory(line->path) != RD_OK)
         return RD_E_IO; /* nothing of the store is in doubt */

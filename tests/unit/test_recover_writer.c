@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -168,6 +169,31 @@ static void line_that_is_cut_or_missing_says_nothing(void **state)
     expect_damage(store_open_ok(path, &open_reading));
 }
 
+/* Without a file descriptor left nobody knows what it says; taken for none, what is torn would become damage for good.
+ */
+static void line_that_cannot_be_read_now_is_an_error_and_not_none(void **state)
+{
+    const char *path = temp_path(state, "s");
+    struct rlimit all;
+    make_unsynced(state);
+    int lowest = dup(0);
+    close(lowest);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &all), 0);
+    const struct rlimit one = {.rlim_cur = (rlim_t)lowest + 1, .rlim_max = all.rlim_max};
+    for (int round = 0; round < 2; round++) {
+        const rd_open_options *options = round == 0 ? &open_reading : &open_writing;
+        rd_store *store = NULL;
+        rd_fault fault;
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &one), 0);
+        rd_err err = rd_store_open(path, options, &fault, &store);
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &all), 0);
+        assert_int_equal(err, RD_E_IO);
+        assert_int_equal(fault.os_error, EMFILE);
+        assert_non_null(strstr(fault.text, "s.writer"));
+    }
+    expect_torn_quietly(store_open_ok(path, &open_writing));
+}
+
 /* The file was written over since: no entry begins or ends where the line says. */
 static void line_that_names_no_boundary_says_nothing(void **state)
 {
@@ -291,6 +317,7 @@ int main(void)
         TEMP_TEST(line_of_another_file_says_nothing),
         TEMP_TEST(line_with_any_flipped_bit_says_nothing),
         TEMP_TEST(line_that_is_cut_or_missing_says_nothing),
+        TEMP_TEST(line_that_cannot_be_read_now_is_an_error_and_not_none),
         TEMP_TEST(line_that_names_no_boundary_says_nothing),
         TEMP_TEST(torn_first_write_is_an_empty_store_while_its_writers_line_says_so),
         TEMP_TEST(torn_first_write_without_its_writers_line_is_no_store),
