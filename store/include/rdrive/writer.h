@@ -23,7 +23,8 @@ typedef struct rd_written {
 } rd_written;
 
 /**
- * Append; reads that begin after this returns see it.
+ * Append; reads that begin after this returns see it. Where a failed append can't even be taken back, writing has ended
+ * and some of it, each entry whole, may be there once the store is reopened.
  * Requires: the store is open for writing.
  * Returns:  RD_OK           appended and visible; durable as the store's sync mode says.
  *           RD_E_PAYLOAD    one payload is refused (F-09); nothing was written.
@@ -50,7 +51,10 @@ RD_MUST_CHECK rd_err rd_store_delete(rd_store *store, rd_span key, rd_written *o
 RD_MUST_CHECK rd_err rd_store_batch_delete(rd_store *store, const uint64_t *key_hashes, size_t count,
                                            rd_written *out_done);
 
-/** Make all that was written durable. Returns: RD_OK; RD_E_SYNC (writing has ended); RD_E_ENDED; RD_E_READ_ONLY. */
+/**
+ * Make all that was written durable.
+ * Returns: RD_OK; RD_E_SYNC (writing has ended); RD_E_IO it was not tried: try again; RD_E_ENDED; RD_E_READ_ONLY.
+ */
 RD_MUST_CHECK rd_err rd_store_sync(rd_store *store);
 
 /**
