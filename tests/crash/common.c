@@ -115,7 +115,7 @@ static uint64_t number_of(const char *text)
     errno = 0;
     unsigned long long number = text != NULL ? strtoull(text, &end, 10) : 0;
     if (text == NULL || end == text || *end != '\0' || errno != 0) {
-        fprintf(stderr, "usage: crash_%s [--rounds N] [--seed N]\n", running->name);
+        fprintf(stderr, "usage: crash_%s [--rounds N] [--seed N] [--every N]\n", running->name);
         exit(64);
     }
     return number;
@@ -123,16 +123,20 @@ static uint64_t number_of(const char *text)
 
 void campaign_begin(struct campaign *campaign, const char *name, uint64_t rounds, int argc, char **argv)
 {
-    *campaign = (struct campaign){.name = name, .seed = 1, .rounds = rounds};
+    *campaign = (struct campaign){.name = name, .seed = 1, .rounds = rounds, .every = 1};
     running = campaign;
     for (int i = 1; i < argc; i += 2) {
         if (strcmp(argv[i], "--rounds") == 0)
             campaign->rounds = number_of(argv[i + 1]);
         else if (strcmp(argv[i], "--seed") == 0)
             campaign->seed = number_of(argv[i + 1]);
+        else if (strcmp(argv[i], "--every") == 0)
+            campaign->every = number_of(argv[i + 1]);
         else
             number_of(NULL);
     }
+    if (campaign->every == 0)
+        number_of(NULL);
     const char *base = getenv("TMPDIR");
     char real[PATH_MAX];
     if (realpath(base != NULL ? base : "/tmp", real) == NULL || strlen(real) > 200)

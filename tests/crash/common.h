@@ -42,10 +42,11 @@ struct campaign {
     const char *name;
     uint64_t seed;
     uint64_t rounds;
+    uint64_t every;   /* of cases that are listed, not drawn: 1 takes all, 5 each fifth */
     char folder[256]; /* temporary, without links in its path; removed by campaign_end */
 };
 
-/* Read `[--rounds N] [--seed N]`. Ends the process where it can't begin. */
+/* Read `[--rounds N] [--seed N] [--every N]`. Ends the process where it can't begin. */
 void campaign_begin(struct campaign *campaign, const char *name, uint64_t rounds, int argc, char **argv);
 /* Print what was done, and remove the folder. */
 __attribute__((format(printf, 2, 3))) void campaign_end(struct campaign *campaign, const char *format, ...);

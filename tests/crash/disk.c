@@ -39,13 +39,16 @@ static struct {
     bool off;
     struct rng rng;
 
+    struct {
+        struct inode *inode;
+        uint64_t offset;
+        struct buffer bytes;
+    } cut;
+
     bool armed;
     struct fault fault;
     uint64_t call_count;
-    struct {
-        enum disk_call call;
-        size_t bytes;
-    } calls[CALLS_MAX];
+    enum disk_call calls[CALLS_MAX];
 } disk = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* Real inode numbers and ours, of the files made last. The disk's own are in their inodes too. */
@@ -73,6 +76,11 @@ static void number_set(ino_t real, uint64_t number)
     recent[recent_count % RECENT_MAX].real = real;
     recent[recent_count % RECENT_MAX].number = number;
     recent_count++;
+}
+
+void disk_forget(void)
+{
+    recent_count = 0;
 }
 
 uint64_t disk_number(ino_t real)
@@ -183,6 +191,12 @@ struct inode *disk_create(const char *name, ino_t real)
     return inode;
 }
 
+bool disk_has_dropped(const char *name)
+{
+    const struct inode *inode = disk_lookup(name);
+    return inode != NULL && inode->has_dropped;
+}
+
 static void change_add(struct inode *inode, bool resize, uint64_t offset, const void *bytes, size_t len)
 {
     if (inode->change_count == inode->change_capacity) {
@@ -209,6 +223,23 @@ void disk_write(struct inode *inode, uint64_t offset, const void *bytes, size_t 
         return;
     change_add(inode, false, offset, bytes, len);
     buffer_put(&inode->live, offset, bytes, len);
+}
+
+void disk_keep_cut(struct inode *inode, uint64_t offset, const void *bytes, size_t len)
+{
+    disk.cut.inode = inode;
+    disk.cut.offset = offset;
+    buffer_resize(&disk.cut.bytes, 0);
+    buffer_put(&disk.cut.bytes, 0, bytes, len);
+}
+
+size_t disk_cut_write(const char **out_name)
+{
+    *out_name = "";
+    for (size_t i = 0; i < disk.live.count; i++)
+        if (disk.live.at[i].inode == disk.cut.inode)
+            *out_name = disk.live.at[i].text;
+    return disk.cut.bytes.len;
 }
 
 void disk_resize(struct inode *inode, uint64_t size)
@@ -281,6 +312,7 @@ static void leave_some(const struct inode *inode, uint64_t seed, struct buffer *
 void disk_sync_failed(struct inode *inode)
 {
     struct buffer left = {0};
+    inode->has_dropped = inode->has_dropped || inode->change_count > 0;
     leave_some(inode, rng_next(&disk.rng), &left);
     buffer_free(&inode->durable);
     inode->durable = left;
@@ -305,14 +337,20 @@ static bool changes_something(enum disk_call call)
     return call == CALL_WRITE || call == CALL_RESIZE || call == CALL_SYNC || call == CALL_RENAME || call == CALL_UNLINK;
 }
 
-struct fault disk_count(enum disk_call call, size_t bytes)
+/* Whether a fault that goes on hits this call too. */
+static bool comes_later(enum disk_call call)
+{
+    return (disk.fault.kind == FAULT_ERRORS && disk.calls[disk.fault.at] == call) ||
+           (disk.fault.kind == FAULT_DEAD && changes_something(call)) ||
+           (disk.fault.kind == FAULT_FULL && call == CALL_WRITE);
+}
+
+struct fault disk_count(enum disk_call call)
 {
     const struct fault off = {.kind = FAULT_ERROR, .error = EIO};
     uint64_t number = disk.call_count++;
-    if (number < CALLS_MAX) {
-        disk.calls[number].call = call;
-        disk.calls[number].bytes = bytes;
-    }
+    if (number < CALLS_MAX)
+        disk.calls[number] = call;
     if (disk.armed && number == disk.fault.at && (disk.fault.kind == FAULT_POWER_OFF || disk.fault.kind == FAULT_CUT)) {
         disk.off = true;
         if (disk.fault.kind == FAULT_CUT)
@@ -322,10 +360,11 @@ struct fault disk_count(enum disk_call call, size_t bytes)
         return changes_something(call) ? off : (struct fault){.kind = FAULT_NONE};
     if (!disk.armed)
         return (struct fault){.kind = FAULT_NONE};
-    bool now = number == disk.fault.at;
-    if (disk.fault.kind == FAULT_ERRORS && number > disk.fault.at && disk.calls[disk.fault.at].call == call)
-        now = true;
-    return now ? disk.fault : (struct fault){.kind = FAULT_NONE};
+    if (number == disk.fault.at)
+        return disk.fault;
+    if (number > disk.fault.at && comes_later(call))
+        return (struct fault){.kind = FAULT_ERROR, .error = disk.fault.error};
+    return (struct fault){.kind = FAULT_NONE};
 }
 
 void disk_arm(const struct fault *fault)
@@ -346,10 +385,9 @@ uint64_t disk_disarm(void)
     return count;
 }
 
-enum disk_call disk_nth_call(uint64_t n, size_t *out_bytes)
+enum disk_call disk_nth_call(uint64_t n)
 {
-    *out_bytes = disk.calls[n].bytes;
-    return disk.calls[n].call;
+    return disk.calls[n];
 }
 
 void disk_power_off(void)
@@ -362,6 +400,14 @@ void disk_power_off(void)
 bool disk_is_off_locked(void)
 {
     return disk.off;
+}
+
+bool disk_is_dead(void)
+{
+    disk_lock();
+    bool dead = disk.armed && disk.fault.kind == FAULT_DEAD && disk.call_count > disk.fault.at;
+    disk_unlock();
+    return dead;
 }
 
 bool disk_is_off(void)
@@ -419,6 +465,8 @@ void disk_end(void)
     }
     free(disk.inodes);
     free(disk.renamings);
+    buffer_free(&disk.cut.bytes);
+    disk.cut.inode = NULL;
     disk.inodes = NULL;
     disk.renamings = NULL;
     disk.inode_count = disk.inode_capacity = disk.renaming_count = disk.renaming_capacity = 0;
@@ -445,7 +493,8 @@ void disk_leave(enum leftover leftover, uint64_t seed, const char *folder)
     struct rng rng = rng_of(mix(seed, 77));
     folder_make(folder);
     disk_lock();
-    struct names names = leftover == LEFT_BY_KERNEL ? disk.live : disk.durable;
+    bool by_kernel = leftover == LEFT_BY_KERNEL || leftover == LEFT_BY_CUT;
+    struct names names = by_kernel ? disk.live : disk.durable;
     for (size_t i = 0; leftover == LEFT_SECTORS && i < disk.renaming_count; i++)
         if (rng_chance(&rng, 50))
             names_apply(&names, &disk.renamings[i]);
@@ -454,8 +503,12 @@ void disk_leave(enum leftover leftover, uint64_t seed, const char *folder)
         struct buffer some = {0};
         if (leftover == LEFT_SECTORS)
             leave_some(inode, mix(seed, i), &some);
-        save_file(folder, &names.at[i],
-                  leftover == LEFT_BY_KERNEL ? &inode->live : (leftover == LEFT_SYNCED ? &inode->durable : &some));
+        if (leftover == LEFT_BY_CUT && inode == disk.cut.inode) {
+            buffer_put(&some, 0, inode->live.data, inode->live.len);
+            buffer_put(&some, disk.cut.offset, disk.cut.bytes.data, (size_t)seed);
+        }
+        const struct buffer *whole = by_kernel ? &inode->live : &inode->durable;
+        save_file(folder, &names.at[i], some.data != NULL ? &some : whole);
         buffer_free(&some);
     }
     disk_unlock();

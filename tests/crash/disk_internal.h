@@ -19,6 +19,7 @@ struct change {
 struct inode {
     ino_t real;
     uint64_t number; /* what fstat says: it goes with the file into what is left, as on a disk */
+    bool has_dropped;
     struct buffer live;
     struct buffer durable;
     struct change *changes;
@@ -66,13 +67,14 @@ const char *disk_name(const char *path);
 struct handle *disk_handle(int fd); /* never NULL; an empty one where the model doesn't know it */
 
 /* Count a call. Returns: what is to happen to it. */
-struct fault disk_count(enum disk_call call, size_t bytes);
+struct fault disk_count(enum disk_call call);
 
 bool disk_is_off_locked(void);
 struct inode *disk_lookup(const char *name);
 struct inode *disk_create(const char *name, ino_t real); /* `name` "": a file without one */
 void disk_rename(const char *from, const char *to, struct inode *inode);
 void disk_write(struct inode *inode, uint64_t offset, const void *bytes, size_t len);
+void disk_keep_cut(struct inode *inode, uint64_t offset, const void *bytes, size_t len);
 void disk_resize(struct inode *inode, uint64_t size);
 void disk_sync_file(struct inode *inode);
 void disk_sync_failed(struct inode *inode); /* the kernel drops what it could not write, and some it did write */

@@ -25,11 +25,16 @@ ssize_t __wrap_pwrite(int fd, const void *bytes, size_t len, off_t offset);
 ssize_t __wrap_pwritev(int fd, const struct iovec *parts, int count, off_t offset);
 void *__wrap_mmap(void *address, size_t len, int protection, int flags, int fd, off_t offset);
 
+static bool is_error(const struct fault *fault)
+{
+    return fault->kind == FAULT_ERROR || fault->kind == FAULT_ERRORS || fault->kind == FAULT_DEAD;
+}
+
 /* Whether the call fails. errno is set then. */
 static bool fails(enum disk_call call)
 {
-    struct fault fault = disk_count(call, 0);
-    if (fault.kind != FAULT_ERROR && fault.kind != FAULT_ERRORS)
+    struct fault fault = disk_count(call);
+    if (!is_error(&fault))
         return false;
     errno = fault.error;
     return true;
@@ -209,9 +214,9 @@ ssize_t __wrap_pread(int fd, void *bytes, size_t len, off_t offset)
     disk_lock();
     struct fault fault = {.kind = FAULT_NONE};
     if (is_known(fd))
-        fault = disk_count(CALL_READ, len);
+        fault = disk_count(CALL_READ);
     disk_unlock();
-    if (fault.kind == FAULT_ERROR || fault.kind == FAULT_ERRORS) {
+    if (is_error(&fault)) {
         errno = fault.error;
         return -1;
     }
@@ -228,12 +233,17 @@ ssize_t __wrap___pread_chk(int fd, void *bytes, size_t len, off_t offset, size_t
 /* All of `bytes`, as far as the fault lets it. */
 static ssize_t write_modelled(int fd, struct inode *inode, const uint8_t *bytes, size_t len, off_t offset)
 {
-    struct fault fault = disk_count(CALL_WRITE, len);
-    if (fault.kind == FAULT_ERROR || fault.kind == FAULT_ERRORS) {
+    struct fault fault = disk_count(CALL_WRITE);
+    if (is_error(&fault)) {
         errno = fault.error;
         return -1;
     }
-    if ((fault.kind == FAULT_SHORT || fault.kind == FAULT_CUT) && fault.bytes < len)
+    if (fault.kind == FAULT_CUT) {
+        disk_keep_cut(inode, (uint64_t)offset, bytes, len);
+        errno = EIO;
+        return -1;
+    }
+    if ((fault.kind == FAULT_SHORT || fault.kind == FAULT_FULL) && fault.bytes < len)
         len = fault.bytes;
     for (size_t done = 0; done < len;) {
         ssize_t now = __real_pwrite(fd, bytes + done, len - done, offset + (off_t)done);
@@ -242,10 +252,7 @@ static ssize_t write_modelled(int fd, struct inode *inode, const uint8_t *bytes,
         done += (size_t)now;
     }
     disk_write(inode, (uint64_t)offset, bytes, len);
-    if (fault.kind != FAULT_CUT)
-        return (ssize_t)len;
-    errno = EIO;
-    return -1;
+    return (ssize_t)len;
 }
 
 ssize_t __wrap_pwrite(int fd, const void *bytes, size_t len, off_t offset)
