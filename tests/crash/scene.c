@@ -215,8 +215,8 @@ static rd_err run_batch(struct scene *scene)
 
 static rd_err delete_keys(struct scene *scene, const uint32_t *keys, size_t count)
 {
-    uint64_t hashes[KEYS];
-    uint32_t indexes[KEYS];
+    uint64_t hashes[KEYS] = {0};
+    uint32_t indexes[KEYS] = {0};
     for (size_t i = 0; i < count; i++) {
         hashes[i] = oracle_key(keys[i]);
         indexes[i] = oracle_begin(&scene->main.oracle, keys[i], VERSION_NONE);

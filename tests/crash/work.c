@@ -100,7 +100,7 @@ static bool do_write(struct worker *worker, enum work_kind kind, size_t max)
 static bool do_delete(struct worker *worker, enum work_kind kind, size_t max)
 {
     struct many many = any_keys(worker, max);
-    uint64_t hashes[BATCH_MAX];
+    uint64_t hashes[BATCH_MAX] = {0};
     rd_written written = {0};
     for (size_t i = 0; i < many.count; i++)
         hashes[i] = oracle_key(many.keys[i]);
