@@ -70,6 +70,17 @@ static bool is_old_chain(const struct recovery *recovery, uint64_t end_off, uint
             (entry.prev_off >= RD_ENTRY_MIN && entry_holds(recovery, entry.prev_off, alignment, &entry)));
 }
 
+#define ZERO_BLOCK ((uint64_t)64)
+
+/* Holes and appended zeros are long; other bytes are told by the first word. */
+static inline bool is_zero_block(const uint8_t *bytes)
+{
+    uint64_t any = load_le64(bytes + ZERO_BLOCK - sizeof(any));
+    for (size_t i = 0; any == 0 && i < ZERO_BLOCK - sizeof(any); i += sizeof(any))
+        any = load_le64(bytes + i);
+    return any == 0;
+}
+
 /**
  * R-03: the greatest offset below `end_off` at which an entry holds, or 0.
  * Returns: RD_E_ALIGNMENT where, behind the last entry, a chain of an older layout is met first: the file is torn, but
@@ -78,9 +89,12 @@ static bool is_old_chain(const struct recovery *recovery, uint64_t end_off, uint
 static rd_err search_back(struct recovery *recovery, uint64_t end_off, uint64_t *out_off)
 {
     struct entry entry;
+    uint64_t looked = 0;
     for (uint64_t at = end_off - 1; at >= RD_ENTRY_MIN; at--) {
-        if (at % 64 == 0) /* bytes are searched a thousand times as fast as entries are taken */
+        if (looked++ % 64 == 0) /* bytes are searched a thousand times as fast as entries are taken */
             RD_TRY(recovery_step(recovery));
+        while (at >= ZERO_BLOCK + RD_ENTRY_MIN && is_zero_block(recovery->base + at - ZERO_BLOCK))
+            at -= ZERO_BLOCK - RD_TRAILER_SIZE; /* each trailer that ends in between is all zero */
         if (!is_candidate(recovery, at))
             continue;
         if (entry_holds(recovery, at, RD_ALIGNMENT, &entry)) {
