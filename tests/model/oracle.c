@@ -1,21 +1,29 @@
 /*
- * The exceptions, by the letter that the code below names:
+ * The exceptions, by the letters that the code below names:
  *
- *  A  A hash has no checksum. An entry whose trailer's hash was changed hides its key, which then reads as its older
- *     version or as nothing, and may be served, or be the damaged entry, of the key that the changed hash names.
- *  B  Where a whole trailer is lost nobody knows its key: that key too reads as older or absent. So does the key of any
- *     entry inside a range that is reported as hiding keys (R-04e and what has no trailer), behind the tail, or cut
- * off. C  A damaged range is named by the trailer that stands at its end. If bytes of another trailer were moved there,
- * the key it names is answered as damaged, whatever else it has (R-06). D  R-04 b to d believe a link. Where the link
- * of a later trailer was changed into an offset at which an entry holds, or into 0, all that lies between is taken for
- * the payload of one damaged entry. E  An entry may hold inside another's value: a store that was stored as a value. It
- * may be served where the outer entry is not intact and can't be told from a neighbour (its trailer is lost or cut off,
- * or it is the first and has a zero byte beside its link, or its own successor is gone so that nothing proves it, or
- * the links of what it stores lead down to its own, or the entry held inside it only because a change made it).
- *  F  R-02 tells lost tombstones between two entries by their length. Where an entry was written behind a damaged end
- * of the file that had grown or shrunk by a few bytes, they are taken for a link that is wrong by less than its pad.
- *  G  R-04a: a whole entry with a damaged link is told by its payload's start alone; a damaged tombstone in what is
- * then its pad is passed over.
+ * - A: a hash has no checksum. An entry whose trailer's hash was changed hides its key, which then reads as its older
+ *   version or as nothing, and may be served, or be the damaged entry, of the key that the changed hash names.
+ *
+ * - B: where a whole trailer is lost nobody knows its key: that key too reads as older or absent. So does the key of
+ *   any entry inside a range that is reported as hiding keys (R-04e, and what has no trailer), or whose end is no
+ *   trailer as it was, and of any entry behind the tail or cut off.
+ *
+ * - C: a range is named by the trailer that stands at its end. If a trailer's bytes were moved there, the key it names
+ *   is answered as damaged (R-06), or, if the payload fits, with that (R-04a).
+ *
+ * - D: R-04 b to d believe a link. Where the link of a later trailer was changed into an offset at which an entry holds
+ *   or ended, or into 0, all that lies between is taken for the payload of one damaged entry.
+ *
+ * - E: an entry may hold inside another's value: a store that was stored as a value. It may be served where the outer
+ *   entry is not intact and can't be told from a neighbour: its trailer is lost or cut off; or it is the first and has
+ *   a zero byte beside its link; or its own successor is gone so that nothing proves it; or the links of what it stores
+ *   lead down to its own. Or a change made something hold; it may then cover what lies between its link and its end.
+ *
+ * - F: R-02 tells lost tombstones between two entries by their length. Where an entry was written behind a damaged end
+ *   of the file that had grown or shrunk by a few bytes, they are taken for a link that is wrong by less than its pad.
+ *
+ * - G: R-04a tells a whole entry with a damaged link by its payload's start alone; a damaged tombstone in what is then
+ *   its pad is passed over.
  */
 #include "oracle.h"
 
@@ -123,12 +131,14 @@ static bool ends_file(const struct judge *judge, size_t i)
 
 /* ---- Exceptions ------------------------------------------------------------------------------------------------- */
 
-/* Whether the trailer at a range's end is where one was, with the hash it had. */
+/* Whether the trailer at a range's end is the one that was there; of an entry that is served, its payload too. */
 static bool is_named_truly(const struct judge *judge, const rd_range *range)
 {
-    for (size_t i = 0; i < judge->image->count; i++)
+    for (size_t i = 0; i < judge->image->count; i++) {
+        const struct fate *fate = &judge->fates[i];
         if (image_entry_end(&judge->image->entries[i]) == range->offset + range->size)
-            return judge->fates[i].hash;
+            return fate->hash && (range->kind != RD_DAMAGE_LINK || (fate->payload && fate->crc));
+    }
     return false;
 }
 
@@ -193,13 +203,21 @@ static bool exception_c(const struct judge *judge, uint64_t hash, size_t from_of
     return judge->info.damaged_ranges > judge->range_count;
 }
 
+static bool ends_at(const struct judge *judge, uint64_t end_off)
+{
+    for (size_t i = 0; i < judge->image->count; i++)
+        if (image_entry_end(&judge->image->entries[i]) == end_off)
+            return true;
+    return holds_at(&judge->holds, end_off) != NULL;
+}
+
 static bool exception_d(struct judge *judge, size_t i)
 {
     search(judge);
     for (size_t k = i + 1; k < judge->image->count; k++) {
         const struct fate *fate = &judge->fates[k];
         if (fate->whole && !fate->link && fate->now_link <= judge->image->entries[i].trailer_off &&
-            (fate->now_link == 0 || holds_at(&judge->holds, fate->now_link) != NULL))
+            (fate->now_link == 0 || ends_at(judge, fate->now_link)))
             return true;
     }
     return false;
@@ -251,15 +269,18 @@ static bool exception_e(struct judge *judge, uint64_t hash, size_t from_off, con
     return false;
 }
 
-/* Whether something that holds inside entry `i` may hide that it is damaged. */
+/* Whether something that holds inside entry `i`, or around it, may hide that it is damaged. */
 static bool exception_e_inside(struct judge *judge, size_t i)
 {
     search(judge);
     const struct image_entry *entry = &judge->image->entries[i];
+    size_t end_off = image_entry_end(entry);
     for (size_t k = 0; k < judge->holds.count; k++) {
         const struct hold *hold = &judge->holds.list[k];
-        if (hold->end_off > entry->start_off && hold->end_off < image_entry_end(entry) &&
-            outer_gives_way(judge, i, hold))
+        bool inside = hold->end_off > entry->start_off && hold->end_off < end_off;
+        if (inside && outer_gives_way(judge, i, hold))
+            return true;
+        if (hold->end_off >= end_off && hold->link < end_off && exception_e_at(judge, hold))
             return true;
     }
     return false;
