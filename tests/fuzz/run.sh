@@ -10,30 +10,31 @@ usage() {
 usage: tests/fuzz/run.sh [SECONDS | --build]
 
 Builds build/fuzz with clang, replays each fuzzer's corpus (tests/fuzz/corpus, and the fixtures as files), and lets each
-look for new inputs for SECONDS (8 by default, then from a fixed seed; with a number from a random one). New inputs are
-kept in build/fuzz/corpus, findings in build/fuzz/findings: replay one with build/fuzz/bin/fuzz_NAME FILE. The last line
-is "N passed, N failed": of each fuzzer its replay, and its search.
+look for new inputs: without SECONDS for a fixed number of runs from a fixed seed and that corpus alone, so that every
+such run is alike; for SECONDS from a random seed, new inputs being kept in build/fuzz/corpus for the next. Findings are
+in build/fuzz/findings: replay one with build/fuzz/bin/fuzz_NAME FILE. The last line is "N passed, N failed": of each
+fuzzer its replay, and its search.
 END
 }
 
-# Each fuzzer with the longest input it makes.
+# Each fuzzer with the longest input it makes, and its runs where no time is given: some seconds' worth.
 fuzzers=(open damage import)
 declare -A longest=([open]=4096 [damage]=600 [import]=1024)
+declare -A runs=([open]=4000 [damage]=2000 [import]=100000)
 
 # Without arguments: the run of CI.
-seconds=8 seed=1
+seconds=
 case ${1-} in
 -h | --help)
   usage
   exit 0
   ;;
---build) seconds=0 ;;
-'') ;;
+--build | '') ;;
 *[!0-9]*)
   usage >&2
   exit 64
   ;;
-*) seconds=$1 seed=0 ;; # 0: libFuzzer takes a random one
+*) seconds=$1 ;;
 esac
 
 build() {
@@ -52,9 +53,15 @@ fuzz() {
 
 search() { # NAME
   local dictionary=$root/tests/fuzz/$1.dict
-  local arguments=(-max_len="${longest[$1]}" -len_control=0 -max_total_time="$seconds" -seed="$seed")
+  local arguments=(-max_len="${longest[$1]}" -len_control=0) kept=$tree/corpus/$1
+  if [[ -n $seconds ]]; then
+    arguments+=(-max_total_time="$seconds")
+  else
+    arguments+=(-runs="${runs[$1]}" -seed=1)
+    kept=$tree/new/$1
+  fi
   [[ ! -e $dictionary ]] || arguments+=(-dict="$dictionary")
-  fuzz "$1" "${arguments[@]}" -print_final_stats=1 "$tree/corpus/$1" "$tree/seeds/$1"
+  fuzz "$1" "${arguments[@]}" -print_final_stats=1 "$kept" "$tree/seeds/$1"
 }
 
 passed=0 failed=0
@@ -70,12 +77,12 @@ judge() { # WHAT STATUS LOG
 }
 
 build
-((seconds)) || exit 0
+[[ ${1-} != --build ]] || exit 0
 
-rm -rf "$tree/seeds"
+rm -rf "$tree/seeds" "$tree/new"
 mkdir -p "$tree/findings"
 for name in "${fuzzers[@]}"; do
-  mkdir -p "$tree/corpus/$name" "$tree/seeds/$name"
+  mkdir -p "$tree/corpus/$name" "$tree/new/$name" "$tree/seeds/$name"
   find "$root/tests/fuzz/corpus/$name" -type f -exec cp -t "$tree/seeds/$name" {} +
 done
 find "$root/tests/fixtures" \( -name '*.srd' -o -name '*.bin' \) -size -"${longest[open]}"c \
