@@ -357,10 +357,23 @@ static rd_err complete(rd_store *store, const struct stage *stage)
         return RD_E_SYNC;
     }
     publish(store, stage);
+    store->unsynced = !durable;
     if (durable)
         writer_line_synced(store->line, store->tail_off, false);
-    else
-        store->unsynced = true;
+    return RD_OK;
+}
+
+/* A group that appended nothing, deletes of what is deleted, may rest on what an earlier opening left unsynced. */
+static rd_err complete_nothing(rd_store *store)
+{
+    if (store->options.sync != RD_SYNC_ALWAYS || !store->unsynced || store->write_ended)
+        return RD_OK;
+    if (file_sync(&store->file) != RD_OK) {
+        store->write_ended = true;
+        return RD_E_SYNC;
+    }
+    store->unsynced = false;
+    writer_line_synced(store->line, store->tail_off, false);
     return RD_OK;
 }
 
@@ -373,8 +386,8 @@ void store_commit(rd_store *store, struct commit **group, size_t count)
         group[i]->written = (rd_written){.tail_off = store->tail_off};
         group[i]->err = err == RD_OK ? append_commit(store, &stage, group[i]) : err;
     }
-    if (stage.count > 0)
-        err = complete(store, &stage);
+    if (err == RD_OK)
+        err = stage.count > 0 ? complete(store, &stage) : complete_nothing(store);
     for (size_t i = 0; i < count; i++) {
         if (group[i]->err == RD_OK)
             group[i]->err = err;

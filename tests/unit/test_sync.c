@@ -231,6 +231,29 @@ static void a_failed_sync_of_what_was_there_before_appends_nothing(void **state)
     rd_store_close(store);
 }
 
+/* It writes no tombstone, but what it answers rests on one. */
+static void a_delete_of_what_an_earlier_opening_deleted_unsynced_syncs_that(void **state)
+{
+    rd_written done;
+    const char *path = temp_path(state, "s");
+    rd_store *store = store_open_ok(path, &open_always);
+    store_put(store, "k", "value", 5);
+    rd_store_close(store);
+    store = store_open_ok(path, &open_writing);
+    assert_int_equal(rd_store_delete(store, text_span("k"), &done), RD_OK);
+    assert_false(done.durable);
+    rd_store_close(store);
+    store = store_open_ok(path, &open_always);
+    for (size_t syncs = 1; syncs <= 2; syncs++) { /* once is enough */
+        faults_clear();
+        assert_int_equal(rd_store_delete(store, text_span("k"), &done), RD_OK);
+        assert_true(done.durable);
+        assert_int_equal(done.deleted_count, 0);
+        assert_int_equal(faults_count(CALL_FDATASYNC), syncs == 1 ? 1 : 0);
+    }
+    rd_store_close(store);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -242,6 +265,7 @@ int main(void)
         FAULT_TEST(a_failed_sync_of_a_write_ends_writing_and_shows_nothing),
         FAULT_TEST(a_failed_sync_that_was_asked_for_ends_writing),
         FAULT_TEST(a_failed_sync_of_what_was_there_before_appends_nothing),
+        FAULT_TEST(a_delete_of_what_an_earlier_opening_deleted_unsynced_syncs_that),
     };
     return cmocka_run_group_tests_name("sync", tests, NULL, NULL);
 }
