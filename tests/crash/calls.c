@@ -38,6 +38,16 @@ static const struct way ways[] = {
     {DISK_CALL_KINDS, FAULT_DEAD, ENOSPC, 0, false}, {DISK_CALL_KINDS, FAULT_POWER_OFF, EIO, 0, false},
 };
 
+#define WAY_COUNT (sizeof(ways) / sizeof(ways[0]))
+
+/* Behind the last call only the power can go. */
+static bool applies(const struct way *way, const enum disk_call *calls, uint64_t call, uint64_t count)
+{
+    if (call == count)
+        return way->kind == FAULT_POWER_OFF;
+    return way->call == calls[call] || way->call == DISK_CALL_KINDS;
+}
+
 struct attempt {
     struct scene *scene;
     const struct operation *operation;
@@ -75,6 +85,7 @@ static bool check_goes_on(const struct attempt *attempt, struct place *place, co
     if (err != RD_OK && !(err == RD_E_ENDED && may_have_ended(attempt)))
         fail("%s: after %s a write fails: %s", what, rd_err_reason(attempt->err), rd_err_reason(err));
     oracle_check_now(&place->oracle, place->store, what);
+    place->is_synced = err == RD_OK && place->written.durable;
     return err == RD_OK;
 }
 
@@ -137,13 +148,13 @@ static void check_left(struct scene *scene, uint64_t seed)
     scene_check_left(scene, LEFT_SECTORS, seed);
 }
 
-static void attempt_one(const struct campaign *campaign, const struct operation *operation, uint64_t number,
-                        const struct way *way)
+static void attempt_one(const struct campaign *campaign, uint64_t round, const struct operation *operation,
+                        uint64_t number, const struct way *way)
 {
     struct attempt attempt = {
         .scene = must_alloc(sizeof(*attempt.scene)), .operation = operation, .way = way, .err = RD_OK};
     struct scene *scene = attempt.scene;
-    uint64_t seed = mix(campaign->seed, number * 100 + (uint64_t)(way - ways));
+    uint64_t seed = mix(mix(campaign->seed, round), number * 100 + (uint64_t)(way - ways));
     scene_begin(scene, campaign, operation);
     const struct fault fault = {.kind = way->kind, .at = number, .error = way->error, .bytes = way->bytes};
     disk_arm(&fault);
@@ -186,23 +197,23 @@ int main(int argc, char **argv)
     struct campaign campaign;
     uint64_t attempts = 0;
     uint64_t cases = 0;
-    campaign_begin(&campaign, "calls", 1, argc, argv);
+    campaign_begin(&campaign, "calls", 1, true, argc, argv);
     for (uint64_t round = 0; round < campaign.rounds; round++) {
         for (size_t i = 0; i < operation_count; i++) {
             enum disk_call calls[SCENE_CALLS_MAX];
             uint64_t count = scene_list_calls(&campaign, &operations[i], calls);
-            for (uint64_t number = 0; number < count * (sizeof(ways) / sizeof(ways[0])); number++) {
-                const struct way *way = &ways[number % (sizeof(ways) / sizeof(ways[0]))];
-                uint64_t call = number / (sizeof(ways) / sizeof(ways[0]));
-                if ((way->call != calls[call] && way->call != DISK_CALL_KINDS) || cases++ % campaign.every != 0)
+            for (uint64_t number = 0; number < (count + 1) * WAY_COUNT; number++) {
+                const struct way *way = &ways[number % WAY_COUNT];
+                uint64_t call = number / WAY_COUNT;
+                if (!applies(way, calls, call, count) || cases++ % campaign.every != 0)
                     continue;
-                at_place("%s: call %llu, %s, %s (%s)", operations[i].name, (unsigned long long)call,
-                         disk_call_text(calls[call]), way_text(way), strerror(way->error));
-                attempt_one(&campaign, &operations[i], call, way);
+                at_place("round %llu, %s: call %llu, %s, %s (%s)", (unsigned long long)round, operations[i].name,
+                         (unsigned long long)call, call < count ? disk_call_text(calls[call]) : "the one after it",
+                         way_text(way), strerror(way->error));
+                attempt_one(&campaign, round, &operations[i], call, way);
                 attempts++;
             }
         }
-        campaign.seed++;
     }
     campaign_end(&campaign, "%zu operations, %llu faults", operation_count, (unsigned long long)attempts);
     return 0;

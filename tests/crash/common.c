@@ -121,7 +121,7 @@ static uint64_t number_of(const char *text)
     return number;
 }
 
-void campaign_begin(struct campaign *campaign, const char *name, uint64_t rounds, int argc, char **argv)
+void campaign_begin(struct campaign *campaign, const char *name, uint64_t rounds, bool in_memory, int argc, char **argv)
 {
     *campaign = (struct campaign){.name = name, .seed = 1, .rounds = rounds, .every = 1};
     running = campaign;
@@ -139,7 +139,9 @@ void campaign_begin(struct campaign *campaign, const char *name, uint64_t rounds
         number_of(NULL);
     const char *base = getenv("TMPDIR");
     char real[PATH_MAX];
-    if (realpath(base != NULL ? base : "/tmp", real) == NULL || strlen(real) > 200)
+    if (base == NULL)
+        base = in_memory && access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
+    if (realpath(base, real) == NULL || strlen(real) > 200)
         fail("there is no folder for temporary files");
     snprintf(campaign->folder, sizeof(campaign->folder), "%.200s/rdrive-crash-%s-XXXXXX", real, name);
     if (mkdtemp(campaign->folder) == NULL)

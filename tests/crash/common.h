@@ -46,8 +46,10 @@ struct campaign {
     char folder[256]; /* temporary, without links in its path; removed by campaign_end */
 };
 
-/* Read `[--rounds N] [--seed N] [--every N]`. Ends the process where it can't begin. */
-void campaign_begin(struct campaign *campaign, const char *name, uint64_t rounds, int argc, char **argv);
+/* Read `[--rounds N] [--seed N] [--every N]`. `in_memory`: its files, on which no real sync matters, go to a file
+   system in memory where there is one. Ends the process where it can't begin. */
+void campaign_begin(struct campaign *campaign, const char *name, uint64_t rounds, bool in_memory, int argc,
+                    char **argv);
 /* Print what was done, and remove the folder. */
 __attribute__((format(printf, 2, 3))) void campaign_end(struct campaign *campaign, const char *format, ...);
 

@@ -51,7 +51,7 @@ int main(int argc, char **argv)
     struct campaign campaign;
     uint64_t writes = 0;
     uint64_t cuts = 0;
-    campaign_begin(&campaign, "cut", 1, argc, argv);
+    campaign_begin(&campaign, "cut", 1, true, argc, argv);
     for (size_t i = 0; i < operation_count; i++) {
         enum disk_call calls[SCENE_CALLS_MAX];
         uint64_t count = scene_list_calls(&campaign, &operations[i], calls);

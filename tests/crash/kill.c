@@ -182,7 +182,7 @@ int main(int argc, char **argv)
 {
     struct campaign campaign;
     char path[PATH_LEN];
-    campaign_begin(&campaign, "kill", 50, argc, argv);
+    campaign_begin(&campaign, "kill", 50, false, argc, argv);
     path_of(path, "%s/store", campaign.folder);
     struct shared *shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (shared == MAP_FAILED)

@@ -5,9 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define WORKERS_MAX 3
-#define IMAGES      4 /* what is left in different ways of one power cut */
-#define STEPS_MAX   120
+#define WORKERS_MAX  3
+#define IMAGES       4 /* what is left in different ways of one power cut */
+#define STEPS_MAX    60
+#define OPENINGS_MAX 4
 
 struct round {
     const struct campaign *campaign;
@@ -37,8 +38,8 @@ static void *work_on(void *argument)
     return NULL;
 }
 
-/* Open the store on the disk, work on it, and close it; the power may go at any moment. */
-static void work_until_off(struct round *round)
+/* Open the store on the disk, work on it, and close it; the power may go at any moment. Returns: false once it has. */
+static bool work_until_off(struct round *round, uint64_t opening)
 {
     char path[PATH_LEN];
     rd_store *store;
@@ -47,8 +48,8 @@ static void work_until_off(struct round *round)
     rd_open_options options = any_options(&round->rng);
     if (rd_store_open(path, &options, &fault, &store) != RD_OK) {
         if (!disk_is_off())
-            fail("opening what the last cut left: %s", fault.text);
-        return;
+            fail("opening what was there: %s", fault.text);
+        return false;
     }
     round->was_made = round->was_made || !disk_is_off();
     oracle_check_now(round->oracle, store, "opened again for work");
@@ -60,7 +61,7 @@ static void work_until_off(struct round *round)
                                      .oracle = round->oracle,
                                      .rng = rng_of(rng_next(&round->rng)),
                                      .sizes = SIZES_MIXED,
-                                     .number = round->number << 20,
+                                     .number = (round->number << 20) + (opening << 16),
                                      .first = i,
                                      .stride = count,
                                      .is_dead = disk_is_off,
@@ -73,6 +74,7 @@ static void work_until_off(struct round *round)
     if (rng_chance(&round->rng, 50))
         disk_power_off();
     rd_store_close(store);
+    return !disk_is_off();
 }
 
 /* What was left is served as the oracle allows, the same each time it is opened. */
@@ -136,7 +138,9 @@ static void run_round(struct round *round)
              (unsigned long long)fault.at);
     disk_begin(round->disk);
     disk_arm(&fault);
-    work_until_off(round);
+    /* what one opening left unsynced, the next one takes over */
+    for (uint64_t opening = 0; opening < OPENINGS_MAX && work_until_off(round, opening); opening++)
+        ;
     disk_disarm();
     disk_power_off();
     path_of(next, "%s/disk-%llu", round->campaign->folder, (unsigned long long)round->number + 1);
@@ -158,7 +162,7 @@ static void start_afresh(struct round *round)
 int main(int argc, char **argv)
 {
     struct campaign campaign;
-    campaign_begin(&campaign, "power", 150, argc, argv);
+    campaign_begin(&campaign, "power", 150, true, argc, argv);
     struct round round = {.campaign = &campaign, .oracle = must_alloc(sizeof(*round.oracle))};
     path_of(round.disk, "%s/disk-0", campaign.folder);
     folder_make(round.disk);

@@ -109,6 +109,16 @@ static void close_place(struct place *place)
     place->store = NULL;
 }
 
+/* Changes that are not synced: two writes, and the deletion of key 1. */
+static void soil(struct place *place)
+{
+    uint32_t index = oracle_begin(&place->oracle, 1, VERSION_NONE);
+    rd_err err = rd_store_batch_delete(place->store, (const uint64_t[]){oracle_key(1)}, 1, &place->written);
+    end(&place->oracle, 1, index, err, place->written.durable);
+    if (err != RD_OK || put(place, 4, version_small(400)) != RD_OK || put(place, 7, version_small(401)) != RD_OK)
+        fail("setting up: writing fails");
+}
+
 void scene_begin(struct scene *scene, const struct campaign *campaign, const struct operation *operation)
 {
     *scene = (struct scene){.campaign = campaign, .sync = operation->sync};
@@ -136,9 +146,12 @@ void scene_begin(struct scene *scene, const struct campaign *campaign, const str
         open_place(&scene->main, operation->sync, false);
         open_place(&scene->other, operation->sync, false);
     }
-    if (setting == SETTING_DIRTY &&
-        (put(&scene->main, 4, version_small(400)) != RD_OK || put(&scene->main, 7, version_small(401)) != RD_OK))
-        fail("setting up: writing fails");
+    if (setting == SETTING_LEFT)
+        open_place(&scene->main, RD_SYNC_NONE, false);
+    if (setting == SETTING_DIRTY || setting == SETTING_LEFT)
+        soil(&scene->main);
+    if (setting == SETTING_LEFT)
+        close_place(&scene->main);
 }
 
 void scene_end(struct scene *scene)
@@ -230,6 +243,19 @@ static rd_err delete_keys(struct scene *scene, const uint32_t *keys, size_t coun
 static rd_err run_delete(struct scene *scene)
 {
     return delete_keys(scene, (const uint32_t[]){1}, 1);
+}
+
+/* What an earlier opening deleted: no tombstone is written, and yet it is durable then. */
+static rd_err run_open_and_delete(struct scene *scene)
+{
+    rd_err err = run_open(scene);
+    return err == RD_OK ? run_delete(scene) : err;
+}
+
+static rd_err run_open_and_sync(struct scene *scene)
+{
+    rd_err err = run_open(scene);
+    return err == RD_OK ? run_sync(scene) : err;
 }
 
 static rd_err run_batch_delete(struct scene *scene)
@@ -358,6 +384,8 @@ const struct operation operations[] = {
     {"sync", SETTING_DIRTY, NONE, run_sync, SYNCS},
     {"compact", SETTING_FILLED, ALWAYS, run_compact, COMPACTS},
     {"compact what is not synced", SETTING_DIRTY, NONE, run_compact, COMPACTS},
+    {"open, and delete what is deleted", SETTING_LEFT, ALWAYS, run_open_and_delete, OPENS},
+    {"open, and sync", SETTING_LEFT, NONE, run_open_and_sync, OPENS},
     {"close", SETTING_FILLED, ALWAYS, run_close, MAY(RD_OK)},
     {"close what is not synced", SETTING_DIRTY, NONE, run_close, MAY(RD_OK)},
 };
@@ -428,7 +456,10 @@ void scene_check_left(struct scene *scene, enum leftover leftover, uint64_t seed
     };
     char folder[PATH_LEN];
     path_of(folder, "%s/left", scene->campaign->folder);
+    bool of_disk = leftover == LEFT_SYNCED || leftover == LEFT_SECTORS;
     disk_leave(leftover, seed, folder);
+    scene->main.oracle.refused_may_return = of_disk && !scene->main.is_synced;
+    scene->other.oracle.refused_may_return = of_disk && !scene->other.is_synced;
     struct view main = check_place(&scene->main, folder, "store", texts[leftover], scene->may_be_missing);
     struct view other = check_place(&scene->other, folder, "other", texts[leftover], false);
     if (scene->moves && !has_value(&scene->main, &main, MOVED_KEY) && !has_value(&scene->other, &other, MOVED_KEY))

@@ -14,6 +14,7 @@ struct place {
     struct oracle oracle;
     rd_store *store; /* NULL: not open */
     rd_written written;
+    bool is_synced; /* a sync has succeeded since the operation */
 };
 
 struct scene {
@@ -35,6 +36,7 @@ enum setting {
     SETTING_CLOSED, /* the same, closed */
     SETTING_TORN,   /* closed; a torn tail behind its entries, and a torn entry in the middle */
     SETTING_DIRTY,  /* open, with entries that are not synced */
+    SETTING_LEFT,   /* the same, closed like that */
 };
 
 struct operation {
