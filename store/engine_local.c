@@ -130,8 +130,7 @@ static void submit_last(struct local_engine *engine, rd_op *op)
 {
     struct snapshot *snapshot = &local_of(op)->snapshot;
     store_snapshot(engine->store, snapshot);
-    uint64_t tail_off = snapshot->tail_off;
-    uint64_t word = tail_off >= RD_ENTRY_MIN ? (tail_off - RD_TRAILER_SIZE) | WORD_VERIFIED : WORD_NONE;
+    uint64_t word = store_last_word(engine->store, snapshot);
     if (store_check_len(engine->store, snapshot, word) > INLINE_CHECK_MAX) {
         pool_submit(engine->workers, &local_of(op)->job);
         return;

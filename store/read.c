@@ -209,19 +209,34 @@ rd_err store_load(rd_store *store, const struct snapshot *snapshot, uint64_t has
     return RD_OK;
 }
 
-rd_err store_load_last(rd_store *store, const struct snapshot *snapshot, const atomic_bool *cancel,
-                       rd_span *out_payload, rd_metadata *out_meta)
+/* The newest entry of the snapshot. */
+static rd_err last_entry(const struct snapshot *snapshot, struct entry *out_entry)
 {
-    struct entry entry;
     if (snapshot->tail_off == 0)
         return RD_ABSENT;
     if (snapshot->tail_off < RD_ENTRY_MIN)
         return RD_E_DAMAGED;
-    RD_TRY(snapshot_entry(snapshot, snapshot->tail_off - RD_TRAILER_SIZE, &entry));
+    return snapshot_entry(snapshot, snapshot->tail_off - RD_TRAILER_SIZE, out_entry);
+}
+
+uint64_t store_last_word(rd_store *store, const struct snapshot *snapshot)
+{
+    struct entry entry;
+    if (last_entry(snapshot, &entry) != RD_OK)
+        return WORD_NONE;
+    return refresh_word(store, snapshot, entry.key_hash, entry.trailer_off);
+}
+
+rd_err store_load_last(rd_store *store, const struct snapshot *snapshot, const atomic_bool *cancel,
+                       rd_span *out_payload, rd_metadata *out_meta)
+{
+    struct entry entry;
+    RD_TRY(last_entry(snapshot, &entry));
+    /* no slot vouches for what this trailer says, and it is the first that a cut inside a page makes zeros of */
+    if (was_cut(store, snapshot, entry_end(&entry)))
+        return RD_E_TRUNCATED;
     *out_meta = metadata_of(&entry);
-    /* opening checked the newest entry whatever its size, and writing computed its checksum */
-    if (store->options.verify == RD_VERIFY_ALWAYS)
-        RD_TRY(snapshot_check(snapshot, &entry, cancel));
+    RD_TRY(check_word(store, snapshot, &entry, entry.trailer_off, cancel));
     *out_payload = payload_of(snapshot, &entry);
     return RD_OK;
 }

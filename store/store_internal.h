@@ -99,7 +99,10 @@ uint64_t store_check_len(const rd_store *store, const struct snapshot *snapshot,
 rd_err store_load(rd_store *store, const struct snapshot *snapshot, uint64_t hash, uint64_t word, bool no_payload,
                   const atomic_bool *cancel, rd_span *out_payload, rd_metadata *out_meta);
 
-/* The newest entry in the snapshot. Returns: as store_load. */
+/* What the index knows of the newest entry in the snapshot, for store_check_len; WORD_NONE where there is no entry. */
+uint64_t store_last_word(rd_store *store, const struct snapshot *snapshot);
+
+/* The newest entry in the snapshot, its payload checked as store_load does. Returns: as store_load. */
 rd_err store_load_last(rd_store *store, const struct snapshot *snapshot, const atomic_bool *cancel,
                        rd_span *out_payload, rd_metadata *out_meta);
 

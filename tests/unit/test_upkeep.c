@@ -389,6 +389,39 @@ static void bytes_that_come_back_after_a_cut_are_checked_again(void **state)
     sample_free(&sample);
 }
 
+/* Nothing faults, and what is left of the trailer says that all of the file is one value. */
+static void the_newest_entry_of_a_file_cut_inside_its_last_page_is_not_served(void **state)
+{
+    struct sample sample = sample_make();
+    const char *path = sample_save(state, &sample);
+    rd_store *store = store_open_ok(path, &open_reading);
+    rd_entry entry = {0};
+    assert_int_equal(rd_store_read_last(store, &entry), RD_OK);
+    rd_entry_release(&entry);
+    for (uint64_t lost = 1; lost <= 24; lost++) {
+        assert_int_equal(truncate(path, (off_t)(sample.file.len - lost)), 0);
+        EXPECT(rd_store_read_last(store, &entry) == RD_E_TRUNCATED, "%d bytes lost", (int)lost);
+    }
+    rd_store_close(store);
+    sample_free(&sample);
+}
+
+/* What came back in its place is checked. */
+static void the_newest_entry_is_checked_again_after_a_cut(void **state)
+{
+    struct sample sample = sample_make();
+    const char *path = sample_save(state, &sample);
+    rd_store *store = store_open_ok(path, &open_reading);
+    rd_entry entry = {0};
+    assert_int_equal(truncate(path, (off_t)(sample.file.len - 30)), 0);
+    assert_int_equal(store_look(store), RD_FILE_SHRUNK);
+    sample.file.data[sample.file.len - 21] ^= 1; /* its payload's last byte */
+    file_save(path, sample.file.data, sample.file.len);
+    assert_int_equal(rd_store_read_last(store, &entry), RD_E_DAMAGED);
+    rd_store_close(store);
+    sample_free(&sample);
+}
+
 static void a_recovery_of_a_cut_file_says_so(void **state)
 {
     handle_sigbus();
@@ -456,6 +489,8 @@ int main(void)
         TEMP_TEST(a_path_that_names_another_file_is_told),
         TEMP_TEST(a_compaction_of_our_own_is_not_taken_for_a_replacement),
         TEMP_TEST(bytes_that_come_back_after_a_cut_are_checked_again),
+        TEMP_TEST(the_newest_entry_of_a_file_cut_inside_its_last_page_is_not_served),
+        TEMP_TEST(the_newest_entry_is_checked_again_after_a_cut),
         TEMP_TEST(a_recovery_of_a_cut_file_says_so),
         TEMP_TEST(a_watched_file_is_looked_at_unasked),
         TEMP_TEST(an_interval_sync_follows_a_write),
