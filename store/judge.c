@@ -93,10 +93,13 @@ static rd_err search_back(struct recovery *recovery, uint64_t end_off, uint64_t 
     for (uint64_t at = end_off - 1; at >= RD_ENTRY_MIN; at--) {
         if (looked++ % 64 == 0) /* bytes are searched a thousand times as fast as entries are taken */
             RD_TRY(recovery_step(recovery));
-        while (at >= ZERO_BLOCK + RD_ENTRY_MIN && is_zero_block(recovery->base + at - ZERO_BLOCK))
+        if (at >= ZERO_BLOCK + RD_ENTRY_MIN && is_zero_block(recovery->base + at - ZERO_BLOCK)) {
             at -= ZERO_BLOCK - RD_TRAILER_SIZE; /* each trailer that ends in between is all zero */
+            continue;
+        }
         if (!is_candidate(recovery, at))
             continue;
+        RD_TRY(recovery_step(recovery)); /* its CRCs take as long as an entry's */
         if (entry_holds(recovery, at, RD_ALIGNMENT, &entry)) {
             *out_off = at;
             return RD_OK;

@@ -4,14 +4,20 @@
 #include <libdeflate.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #define ENTRIES ((uint64_t)20000)
 
-/* A range's CRC takes at most two steps of 4 KiB from the kept prefixes, and a candidate lies at each 8 bytes at most.
+/* A range's CRC takes at most two steps of 4 KiB from the kept prefixes; of these files, a candidate
+   lies at each 8 bytes at most.
  */
 #define SUMMED_MAX(len) ((len) / 8 * 2 * 4096 + 4 * (len))
 
 static _Atomic uint64_t summed;
+
+/* Set once so many bytes are summed. */
+static _Atomic uint64_t cancel_at = UINT64_MAX;
+static atomic_bool cancel;
 
 /* The linker puts it in libdeflate_crc32's place (--wrap). */
 uint32_t __real_libdeflate_crc32(uint32_t crc, const void *data, size_t len);
@@ -19,7 +25,8 @@ uint32_t __wrap_libdeflate_crc32(uint32_t crc, const void *data, size_t len);
 
 uint32_t __wrap_libdeflate_crc32(uint32_t crc, const void *data, size_t len)
 {
-    atomic_fetch_add(&summed, len);
+    if (atomic_fetch_add(&summed, len) + len >= atomic_load(&cancel_at))
+        atomic_store(&cancel, true);
     return __real_libdeflate_crc32(crc, data, len);
 }
 
@@ -64,11 +71,32 @@ static void intact_file_is_summed_once(void **state)
            (unsigned long long)len);
 }
 
+/* A hole is summed twice, as what the last trailer seems to be of and for the prefixes; then it is searched. */
+static void search_of_a_hole_can_be_cancelled(void **state)
+{
+    const uint64_t len = (UINT64_C(64) << 20) + 10 * UINT64_C(4096);
+    const char *path = temp_path(state, "s");
+    AUTO_BYTES file = hostile_build(HOSTILE_NONE, 10);
+    file_save(path, file.data, file.len);
+    assert_int_equal(truncate(path, (off_t)len), 0);
+    const rd_open_options options = {.cancel = &cancel};
+    rd_fault fault;
+    rd_store *store = NULL;
+    atomic_store(&summed, 0);
+    atomic_store(&cancel_at, 2 * len - 4096);
+    rd_err err = rd_store_open(path, &options, &fault, &store);
+    atomic_store(&cancel_at, UINT64_MAX);
+    rd_store_close(store);
+    assert_true(atomic_load(&summed) >= 2 * len - 4096);
+    assert_int_equal(err, RD_E_CANCELLED);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEMP_TEST(four_times_the_entries_cost_four_times_the_sums),
         TEMP_TEST(intact_file_is_summed_once),
+        TEMP_TEST(search_of_a_hole_can_be_cancelled),
     };
     return cmocka_run_group_tests_name("recover_linear", tests, NULL, NULL);
 }
