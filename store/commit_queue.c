@@ -2,7 +2,7 @@
    hands the lead on. So a sync that takes long gathers those who come meanwhile, and none waits for more than two. */
 #include "base.h"
 #include "store_internal.h"
-#include <unistd.h>
+#include <fcntl.h>
 
 #define GROUP_MAX 256 /* commits that share a sync */
 
@@ -126,7 +126,7 @@ static rd_err sync_begin(rd_store *store, struct syncing *out_syncing)
     syncing.generation = store->mapping->generation;
     if (store->write_ended)
         err = RD_E_ENDED;
-    else if (store->unsynced && (syncing.file.fd = dup(store->file.fd)) < 0)
+    else if (store->unsynced && (syncing.file.fd = fcntl(store->file.fd, F_DUPFD_CLOEXEC, 0)) < 0)
         err = RD_E_IO;
     pthread_mutex_unlock(&store->write);
     *out_syncing = syncing;

@@ -25,7 +25,7 @@
     X(CALL_STAT, "stat")                                                                                               \
     X(CALL_LOCK, "flock")                                                                                              \
     X(CALL_MAP, "mmap")                                                                                                \
-    X(CALL_DUP, "dup")                                                                                                 \
+    X(CALL_DUP, "fcntl")                                                                                               \
     X(CALL_CLOSE, "close")
 #define DISK_CALL_NAME(name, text) name,
 enum disk_call { DISK_CALLS(DISK_CALL_NAME) DISK_CALL_KINDS };

@@ -43,7 +43,7 @@ struct handle {
 /* The calls themselves. */
 int __real_open(const char *path, int flags, ...);
 int __real_close(int fd);
-int __real_dup(int fd);
+int __real_fcntl(int fd, int command, ...);
 int __real_fstat(int fd, struct stat *out);
 int __real_stat(const char *path, struct stat *out);
 int __real_flock(int fd, int operation);

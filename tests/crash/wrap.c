@@ -10,7 +10,7 @@
 int __wrap_open(const char *path, int flags, ...);
 int __wrap___open_2(const char *path, int flags);
 int __wrap_close(int fd);
-int __wrap_dup(int fd);
+int __wrap_fcntl(int fd, int command, ...);
 int __wrap_fstat(int fd, struct stat *out);
 int __wrap_stat(const char *path, struct stat *out);
 int __wrap_flock(int fd, int operation);
@@ -110,10 +110,15 @@ int __wrap_close(int fd)
     return -1;
 }
 
-int __wrap_dup(int fd)
+/* The engine has one use for it, with a number. */
+int __wrap_fcntl(int fd, int command, ...)
 {
+    va_list arguments;
+    va_start(arguments, command);
+    int argument = va_arg(arguments, int);
+    va_end(arguments);
     disk_lock();
-    int copy = is_known(fd) && fails(CALL_DUP) ? -1 : __real_dup(fd);
+    int copy = is_known(fd) && fails(CALL_DUP) ? -1 : __real_fcntl(fd, command, argument);
     if (copy >= 0)
         *disk_handle(copy) = *disk_handle(fd);
     disk_unlock();

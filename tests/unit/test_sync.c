@@ -2,10 +2,12 @@
 #include "faults.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const rd_open_options open_always = {.writable = true, .create = true, .sync = RD_SYNC_ALWAYS};
 static const rd_open_options open_interval = {
@@ -169,6 +171,35 @@ static void writers_go_on_while_a_sync_runs_and_are_not_taken_for_synced(void **
     rd_store_close(store);
 }
 
+/* Count the descriptors that a program started now would inherit: with one of the store's goes its lock. */
+static void count_inherited(enum call call, const char *name, void *arg)
+{
+    size_t *inherited = arg;
+    (void)call;
+    (void)name;
+    for (int fd = STDERR_FILENO + 1; fd < 256; fd++) {
+        char path[64];
+        char target[4096];
+        snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+        ssize_t len = readlink(path, target, sizeof(target));
+        bool is_store = len > 2 && memcmp(target + len - 2, "/s", 2) == 0;
+        *inherited += is_store && (fcntl(fd, F_GETFD) & FD_CLOEXEC) == 0;
+    }
+}
+
+static void a_program_that_is_started_during_a_sync_does_not_keep_the_lock(void **state)
+{
+    rd_store *store = store_make(state, "s");
+    size_t inherited = 0;
+    store_put(store, "k", "value", 5);
+    faults_clear();
+    faults_hook(count_inherited, &inherited);
+    assert_int_equal(rd_store_sync(store), RD_OK);
+    assert_int_equal(faults_count(CALL_FDATASYNC), 1);
+    assert_int_equal(inherited, 0);
+    rd_store_close(store);
+}
+
 /* ---- Failure ---------------------------------------------------------------------------------------------------- */
 
 static void expect_ended(rd_store *store)
@@ -262,6 +293,7 @@ int main(void)
         FAULT_TEST(always_shows_nothing_before_it_is_durable),
         FAULT_TEST(interval_and_none_show_at_once_and_sync_when_asked),
         FAULT_TEST(writers_go_on_while_a_sync_runs_and_are_not_taken_for_synced),
+        FAULT_TEST(a_program_that_is_started_during_a_sync_does_not_keep_the_lock),
         FAULT_TEST(a_failed_sync_of_a_write_ends_writing_and_shows_nothing),
         FAULT_TEST(a_failed_sync_that_was_asked_for_ends_writing),
         FAULT_TEST(a_failed_sync_of_what_was_there_before_appends_nothing),
