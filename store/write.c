@@ -19,6 +19,7 @@ struct stage {
     struct index words; /* of the first `indexed` entries, for deletes; without slots until one needs it */
     size_t indexed;
     bool begun; /* the file was looked at, and may be appended to */
+    bool cut;   /* what failed was taken back, which is not durable yet */
 };
 
 static rd_err stage_reserve(struct stage *stage, size_t more)
@@ -268,8 +269,9 @@ static rd_err prepare(rd_store *store, struct stage *stage, const struct commit 
  * goes back first: what the group appended before is still to be published up to there, whether the cut succeeds or
  * not.
  */
-static void cut_back(rd_store *store, uint64_t tail_off)
+static void cut_back(rd_store *store, struct stage *stage, uint64_t tail_off)
 {
+    stage->cut |= lseek(store->file.fd, 0, SEEK_END) != (off_t)tail_off;
     RD_REQUIRE(appender_begin(&store->appender, tail_off) == RD_OK); /* it has its buffer */
     if (file_cut(&store->file, tail_off) != RD_OK)
         store->write_ended = true;
@@ -301,7 +303,7 @@ static rd_err append_commit(rd_store *store, struct stage *stage, struct commit 
         stage_forget(stage, count_before);
         commit->written.deleted_count = 0;
         if (stage->begun)
-            cut_back(store, tail_before);
+            cut_back(store, stage, tail_before);
         return err;
     }
     commit->written.tail_off = appender_tail(&store->appender);
@@ -344,12 +346,12 @@ static void publish(rd_store *store, const struct stage *stage)
 }
 
 /* Make what the group has appended durable, as the store's mode says, and visible. */
-static rd_err complete(rd_store *store, const struct stage *stage)
+static rd_err complete(rd_store *store, struct stage *stage)
 {
     bool durable = store->options.sync == RD_SYNC_ALWAYS;
     rd_err err = map_up_to(store, appender_tail(&store->appender));
     if (err != RD_OK) {
-        cut_back(store, store->tail_off);
+        cut_back(store, stage, store->tail_off);
         return err;
     }
     if (durable && file_sync(&store->file) != RD_OK) {
@@ -377,6 +379,13 @@ static rd_err complete_nothing(rd_store *store)
     return RD_OK;
 }
 
+/* What was refused must not come back with a power cut, which may leave its bytes and lose the cut. */
+static void sync_cut(rd_store *store, const struct stage *stage, bool synced)
+{
+    if (stage->cut && !synced && !store->write_ended && file_sync(&store->file) != RD_OK)
+        store->write_ended = true;
+}
+
 void store_commit(rd_store *store, struct commit **group, size_t count)
 {
     struct stage stage = {0};
@@ -388,6 +397,7 @@ void store_commit(rd_store *store, struct commit **group, size_t count)
     }
     if (err == RD_OK)
         err = stage.count > 0 ? complete(store, &stage) : complete_nothing(store);
+    sync_cut(store, &stage, stage.count > 0 && err == RD_OK && store->options.sync == RD_SYNC_ALWAYS);
     for (size_t i = 0; i < count; i++) {
         if (group[i]->err == RD_OK)
             group[i]->err = err;

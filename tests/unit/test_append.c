@@ -105,6 +105,34 @@ static void where_even_the_cut_fails_writing_ends_and_reopening_mends(void **sta
     rd_store_close(store);
 }
 
+/* A power cut may keep what reached the file and lose the cut; no mode of syncs is to serve what was refused. */
+static void what_was_cut_back_is_gone_for_good(void **state)
+{
+    static const rd_sync modes[] = {RD_SYNC_ALWAYS, RD_SYNC_INTERVAL, RD_SYNC_NONE};
+    AUTO_BYTES big = bytes_xorshift(75, 3 << 20);
+    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
+        rd_written done;
+        const rd_open_options options = {
+            .writable = true, .create = true, .sync = modes[i], .sync_interval_ms = 1000000};
+        rd_store *store = store_open_ok(temp_path(state, "s"), &options);
+        store_put(store, "k", "value", 5);
+        const rd_write_item items[] = {{hash_of("k"), {"newer", 5}}, {hash_of("l"), {big.data, big.len}}};
+        for (int sync_fails = 0; sync_fails < 2; sync_fails++) {
+            faults_clear();
+            faults_fail(CALL_PWRITEV, 2, ENOSPC);
+            if (sync_fails)
+                faults_fail(CALL_FDATASYNC, 1, EIO);
+            assert_int_equal(rd_store_batch_write(store, items, 2, &done), RD_E_NO_SPACE);
+            assert_string_equal(faults_log(), "pwritev s\npwritev s\nftruncate s\nfdatasync s\n");
+            store_expect(store, hash_of("k"), "value", 5);
+            assert_int_equal(rd_store_write(store, text_span("m"), text_span("more"), &done),
+                             sync_fails ? RD_E_ENDED : RD_OK);
+        }
+        rd_store_close(store);
+        assert_int_equal(remove(temp_path(state, "s")), 0);
+    }
+}
+
 /* ---- A file that changes behind our back ------------------------------------------------------------------------ */
 
 static void foreign_bytes_are_neither_overwritten_nor_cut(void **state)
@@ -230,6 +258,7 @@ int main(void)
         FAULT_TEST(each_failing_append_is_cut_back_and_the_store_goes_on),
         FAULT_TEST(short_and_interrupted_writes_are_gone_on_with),
         FAULT_TEST(where_even_the_cut_fails_writing_ends_and_reopening_mends),
+        FAULT_TEST(what_was_cut_back_is_gone_for_good),
         FAULT_TEST(foreign_bytes_are_neither_overwritten_nor_cut),
         FAULT_TEST(a_file_that_was_cut_is_not_written_to),
         FAULT_TEST(figures_stay_what_opening_would_find),
