@@ -156,11 +156,29 @@ static rd_err index_file(rd_store *store, const atomic_bool *cancel, rd_fault *f
     return RD_OK;
 }
 
+/* A writer without its line would fail at its first append, which has no words for why. */
+static rd_err check_line(const rd_store *store, rd_fault *fault)
+{
+    rd_err err = writer_line_check(store->path);
+    if (err == RD_OK)
+        return RD_OK;
+    fault->os_error = errno;
+    const char *why = strerror(fault->os_error);
+    if (err == RD_E_NOMEM)
+        why = rd_err_text(err);
+    else if (fault->os_error == EEXIST)
+        why = "it is no writer's line of rdrive; move it away";
+    else if (fault->os_error == ELOOP)
+        why = "it is a symbolic link; move it away";
+    return refuse(fault, err, "%s: its STORE.writer can't be written: %s; nothing was changed", store->path, why);
+}
+
 /* What a store needs that is open for writing, and what a crash left to be put right before the first append. */
 static rd_err make_writable(rd_store *store, uint64_t synced_off, rd_fault *fault)
 {
     if (!store->options.writable)
         return RD_OK;
+    RD_TRY(check_line(store, fault));
     if (store->file.created && file_sync_directory(store->path) != RD_OK) {
         fault->os_error = errno;
         return refuse(fault, RD_E_SYNC, "%s: syncing its directory: %s", store->path, strerror(errno));

@@ -179,6 +179,10 @@ bool writer_line_read(const char *store_path, struct writer_said *out_said);
 /* For a store open for writing as `file`. Nothing is written yet. Returns: RD_OK, RD_E_NOMEM. */
 RD_MUST_CHECK rd_err writer_line_create(const char *store_path, struct writer_line **out_line);
 
+/* Whether a line can be written there, before anything depends on it. What is no line, and longer than one or with
+   another name too, is left alone. Returns: RD_OK; RD_E_NOMEM; RD_E_IO, errno says why: EEXIST for what is no line. */
+RD_MUST_CHECK rd_err writer_line_check(const char *store_path);
+
 /* Before an append: sync the file, which ends at `tail_off`, then write the line with its directory, synced; unless
    that was done before, or by writer_line_move. Returns: RD_OK; RD_E_NO_SPACE, RD_E_IO: don't append; RD_E_SYNC: of the
    store's own file. */

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <libgen.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -12,6 +13,7 @@
 #define LINE_LEN        ((size_t)512)
 #define LINE_SUFFIX     ".writer"
 #define LINE_MODE       0644
+#define LINE_ACCESS     (O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY)
 #define REWRITE_PAUSE_S 1
 
 struct writer_line {
@@ -54,7 +56,8 @@ static bool parse(const char *line, struct writer_said *out_said)
 /* What a path says when there is no line under it, or none for us. */
 static bool is_no_line(int error)
 {
-    return error == ENOENT || error == ELOOP || error == ENXIO || error == EACCES || error == EISDIR;
+    return error == ENOENT || error == ELOOP || error == ENXIO || error == EACCES || error == EISDIR ||
+           error == ESPIPE || error == ENAMETOOLONG;
 }
 
 /* As much as there is, up to `len` bytes. Returns: how many, or -1. */
@@ -146,6 +149,24 @@ static rd_err put_line(const struct writer_line *line, const struct writer_said 
     return file_write_at(&(struct file){.fd = line->fd}, &part, 1, 0);
 }
 
+/* Whether what `fd` has open may be written over: a line, whole or torn. Not so what is longer, such as another store
+   of that name, or has a second name somewhere without being a line. Else errno is set. */
+static bool is_for_lines(int fd)
+{
+    struct stat st;
+    char text[LINE_LEN + 2];
+    struct writer_said said;
+    if (fstat(fd, &st) != 0)
+        return false;
+    ssize_t got = S_ISREG(st.st_mode) && st.st_size <= (off_t)LINE_LEN ? read_up_to(fd, text, LINE_LEN + 1) : 0;
+    if (got < 0)
+        return false;
+    text[got] = '\0';
+    errno = EEXIST;
+    return S_ISREG(st.st_mode) && st.st_size <= (off_t)LINE_LEN &&
+           (st.st_nlink <= 1 || (got == (ssize_t)LINE_LEN && parse(text, &said)));
+}
+
 static rd_err open_line(struct writer_line *line)
 {
     struct stat st;
@@ -153,11 +174,45 @@ static rd_err open_line(struct writer_line *line)
         close(line->fd); /* somebody removed it */
         line->fd = -1;
     }
-    if (line->fd < 0)
-        line->fd = open(line->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, LINE_MODE);
-    if (line->fd < 0)
+    if (line->fd >= 0)
+        return RD_OK;
+    int fd = open(line->path, LINE_ACCESS | O_CREAT, LINE_MODE);
+    if (fd < 0)
         return file_error();
-    return fstat(line->fd, &st) == 0 && S_ISREG(st.st_mode) ? RD_OK : RD_E_IO;
+    if (is_for_lines(fd)) {
+        line->fd = fd;
+        return RD_OK;
+    }
+    int saved = errno;
+    close(fd);
+    errno = saved;
+    return RD_E_IO;
+}
+
+/* Whether a file may be made beside the store. Else errno is set. */
+static bool can_be_made(const char *path)
+{
+    char *copy = strdup(path);
+    bool can = copy != NULL && faccessat(AT_FDCWD, dirname(copy), W_OK | X_OK, AT_EACCESS) == 0;
+    int saved = errno;
+    free(copy);
+    errno = saved;
+    return can;
+}
+
+rd_err writer_line_check(const char *store_path)
+{
+    char *path = file_beside(store_path, LINE_SUFFIX);
+    if (path == NULL)
+        return RD_E_NOMEM;
+    int fd = open(path, LINE_ACCESS);
+    bool can = fd >= 0 ? is_for_lines(fd) : errno == ENOENT && can_be_made(path);
+    int saved = errno;
+    if (fd >= 0)
+        close(fd);
+    free(path);
+    errno = saved;
+    return can ? RD_OK : RD_E_IO;
 }
 
 /* Write the line for the file of this inode and make sure that it stays. */

@@ -21,14 +21,15 @@ struct draft {
     char *temp;       /* NEW.repair */
     char *writer;     /* what the engine notes beside it while it writes */
     bool made;
+    bool opened; /* by the engine, which writes over no `writer` of somebody else */
 };
 
 static void draft_fini(struct draft *draft)
 {
-    if (draft->made) {
+    if (draft->made)
         (void)unlink(draft->temp);
+    if (draft->opened)
         (void)unlink(draft->writer);
-    }
     free(draft->temp);
     free(draft->writer);
 }
@@ -99,6 +100,7 @@ static int draft_fill(const struct cli_call *call, struct draft *draft, struct t
     int status = session_open_other(call, draft->temp, &how, &target);
     if (status != STATUS_DONE)
         return status;
+    draft->opened = true;
     rd_err err = store->ops->repair(store, target, call->given[OPTION_OLDER_VERSIONS], note_key, out, out_repaired);
     if (err == RD_OK)
         err = target->ops->sync(target);
@@ -130,6 +132,8 @@ int verb_repair(const struct cli_call *call)
     struct draft draft __attribute__((cleanup(draft_fini))) = {.path = call->value[OPTION_OUTPUT]};
     if (!call->given[OPTION_OUTPUT])
         return report(STATUS_USAGE, "repair: --output NEW is missing; usage: rdrive repair STORE --output NEW");
+    if (draft.path[0] == '\0')
+        return report(STATUS_USAGE, "repair: --output: \"\" came; allowed: the path of a new file");
     AUTO_STORE *store = NULL;
     int status = session_open(call, &read_only, &store);
     if (status == STATUS_DONE)

@@ -395,7 +395,10 @@ class Repairing(UpkeepTest):
         self.fails(2, "repair", self.store, "--output", str(self.folder), says="exists")
         half = self.file("new.srd.repair", b"of another repair")
         self.fails(2, "repair", self.store, "--output", str(self.folder / "new.srd"), says=(half, "remove it first"))
-        self.assertEqual((Path(taken).read_bytes(), Path(half).read_bytes()), (b"mine", b"of another repair"))
+        writer = self.file("other.srd.repair.writer", b"of another store" * 50)
+        self.fails(2, "repair", self.store, "--output", str(self.folder / "other.srd"), says="no writer's line")
+        kept = [Path(path).read_bytes() for path in (taken, half, writer)]
+        self.assertEqual(kept, [b"mine", b"of another repair", b"of another store" * 50])
         self.assertEqual(self.files(), ["new.srd.repair", "store.srd", "taken", "target.srd"])
 
     def test_a_repair_that_is_killed_leaves_nothing_that_passes_for_a_repaired_store(self):
@@ -417,6 +420,7 @@ class Repairing(UpkeepTest):
 
     def test_usage_errors_say_what_is_missing_and_touch_no_file(self):
         self.fails(64, "repair", self.store, says=("--output NEW", "missing"))
+        self.fails(64, "repair", self.store, "--output=", says=("--output", "allowed"))
         self.fails(64, "repair", self.store, self.target, says="one argument too many")
         self.fails(64, "verify", self.store, "--output", self.target, says="--output is not allowed here")
         self.assertEqual(os.listdir(self.folder), [])

@@ -199,18 +199,85 @@ static void every_name_of_a_linked_store_finds_the_line(void **state)
     assert_int_equal(said_of(state).inode, inode_of(real));
 }
 
-static void a_link_in_the_lines_place_is_not_followed(void **state)
+/* What lies in the line's place and is none. */
+enum squatter { A_LINK, A_DANGLING_LINK, A_SECOND_NAME, A_LONGER_FILE, A_FOLDER, A_FIFO, SQUATTERS };
+
+static void squat(void **state, enum squatter kind)
 {
-    rd_written done;
-    file_save(temp_path(state, "victim"), "precious", 8);
-    assert_int_equal(symlink(temp_path(state, "victim"), temp_path(state, "s.writer")), 0);
-    rd_store *store = store_make(state, "s");
-    assert_int_equal(rd_store_write(store, text_span("k"), text_span("value"), &done), RD_E_IO);
-    assert_int_equal(file_len(temp_path(state, "s")), 0);
+    const char *victim = temp_path(state, "victim");
+    const char *line = temp_path(state, "s.writer");
+    char longer[513] = "another store, say";
+    file_save(victim, "precious", 8);
+    switch (kind) {
+    case A_LINK: assert_int_equal(symlink(victim, line), 0); break;
+    case A_DANGLING_LINK: assert_int_equal(symlink("nowhere", line), 0); break;
+    case A_SECOND_NAME: assert_int_equal(link(victim, line), 0); break;
+    case A_LONGER_FILE: file_save(line, longer, sizeof longer); break;
+    case A_FOLDER: assert_int_equal(mkdir(line, 0700), 0); break;
+    case A_FIFO: assert_int_equal(mkfifo(line, 0600), 0); break;
+    case SQUATTERS: fail(); break;
+    }
+}
+
+static void expect_untouched(void **state, enum squatter kind)
+{
+    static const rd_open_options read_only = {0};
+    rd_store_close(store_open_ok(temp_path(state, "s"), &read_only)); /* who reads needs no line */
     file_expect(temp_path(state, "victim"), "precious", 8, "the victim");
-    assert_int_equal(remove(temp_path(state, "s.writer")), 0);
-    store_put(store, "k", "value", 5); /* the store goes on */
+    assert_int_equal(file_len(temp_path(state, "s")), 0);
+    if (kind == A_LONGER_FILE)
+        assert_int_equal(file_len(temp_path(state, "s.writer")), 513);
+    if (kind == A_DANGLING_LINK)
+        assert_int_equal(access(temp_path(state, "nowhere"), F_OK), -1);
+}
+
+static void what_is_no_line_is_left_alone(void **state)
+{
+    for (enum squatter kind = 0; kind < SQUATTERS; kind++) {
+        rd_written done;
+        rd_fault fault;
+        rd_store *refused = NULL;
+        rd_store *store = store_make(state, "s");
+        squat(state, kind); /* under a writer that has noted nothing yet */
+        EXPECT(rd_store_write(store, text_span("k"), text_span("value"), &done) == RD_E_IO, "kind %u", kind);
+        expect_untouched(state, kind);
+        rd_store_close(store);
+        EXPECT(rd_store_open(temp_path(state, "s"), &open_always, &fault, &refused) == RD_E_IO, "kind %u", kind);
+        EXPECT(strstr(fault.text, "STORE.writer can't be written") != NULL, "kind %u: %s", kind, fault.text);
+        expect_untouched(state, kind);
+        assert_int_equal(remove(temp_path(state, "s.writer")), 0);
+        store = store_open_ok(temp_path(state, "s"), &open_always); /* the store goes on */
+        store_put(store, "k", "value", 5);
+        rd_store_close(store);
+        assert_int_equal(remove(temp_path(state, "s")), 0);
+        assert_int_equal(remove(temp_path(state, "s.writer")), 0);
+    }
+}
+
+static void a_store_whose_name_leaves_none_for_a_line_is_read(void **state)
+{
+    static const rd_open_options read_only = {0};
+    rd_fault fault;
+    rd_store *store = NULL;
+    char name[256] = {0};
+    memset(name, 'x', 250);
+    file_save(temp_path(state, name), "", 0);
+    rd_store_close(store_open_ok(temp_path(state, name), &read_only));
+    assert_int_equal(rd_store_open(temp_path(state, name), &open_always, &fault, &store), RD_E_IO);
+    assert_int_equal(fault.os_error, ENAMETOOLONG);
+}
+
+/* As a backup by hard links has one. */
+static void a_line_with_a_second_name_is_written(void **state)
+{
+    rd_store *store = store_make(state, "s");
+    store_put(store, "k", "value", 5);
     rd_store_close(store);
+    assert_int_equal(link(temp_path(state, "s.writer"), temp_path(state, "kept")), 0);
+    store = store_open_ok(temp_path(state, "s"), &open_always);
+    store_put(store, "k", "value", 5);
+    rd_store_close(store);
+    assert_int_equal(said_of(state).synced_off, file_len(temp_path(state, "s")));
 }
 
 static void a_moved_line_speaks_of_the_new_file(void **state)
@@ -299,7 +366,9 @@ int main(void)
         FAULT_TEST(no_damaged_line_is_believed),
         FAULT_TEST(a_damaged_line_is_replaced),
         FAULT_TEST(every_name_of_a_linked_store_finds_the_line),
-        FAULT_TEST(a_link_in_the_lines_place_is_not_followed),
+        FAULT_TEST(what_is_no_line_is_left_alone),
+        FAULT_TEST(a_store_whose_name_leaves_none_for_a_line_is_read),
+        FAULT_TEST(a_line_with_a_second_name_is_written),
         FAULT_TEST(a_moved_line_speaks_of_the_new_file),
         FAULT_TEST(no_line_no_append),
         FAULT_TEST(a_line_that_cannot_be_rewritten_harms_nobody),
