@@ -167,6 +167,10 @@ static bool was_cut(rd_store *store, const struct snapshot *snapshot, uint64_t e
 static rd_err check_word(rd_store *store, const struct snapshot *snapshot, const struct entry *entry, uint64_t word,
                          const atomic_bool *cancel)
 {
+    /* the zeros of such a cut come from a trailer's end: where they reach the link, which says where the payload
+       starts, the CRC is gone */
+    if (entry->crc == 0 && was_cut(store, snapshot, entry_end(entry)))
+        return RD_E_TRUNCATED;
     if (!must_check(store, word))
         return RD_OK;
     word = refresh_word(store, snapshot, entry->key_hash, word);

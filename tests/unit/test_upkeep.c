@@ -406,6 +406,25 @@ static void the_newest_entry_of_a_file_cut_inside_its_last_page_is_not_served(vo
     sample_free(&sample);
 }
 
+/* What is left of its trailer may have its hash, but not its link. */
+static void a_cut_inside_a_page_makes_no_other_value_of_a_checked_one(void **state)
+{
+    struct sample sample = sample_make();
+    const char *path = sample_save(state, &sample);
+    rd_store *store = store_open_ok(path, &open_reading);
+    expect_text(store, "last", "value of last");
+    for (uint64_t lost = 1; lost <= 24; lost++) {
+        rd_entry entry = {0};
+        assert_int_equal(truncate(path, (off_t)(sample.file.len - lost)), 0);
+        rd_err err = rd_store_read(store, text_span("last"), &entry);
+        EXPECT(err == RD_E_TRUNCATED || (err == RD_OK && span_equal(entry.payload, "value of last", 13)),
+               "%d bytes lost: %s, %zu bytes", (int)lost, rd_err_text(err), entry.payload.len);
+        rd_entry_release(&entry);
+    }
+    rd_store_close(store);
+    sample_free(&sample);
+}
+
 /* What came back in its place is checked. */
 static void the_newest_entry_is_checked_again_after_a_cut(void **state)
 {
@@ -490,6 +509,7 @@ int main(void)
         TEMP_TEST(a_compaction_of_our_own_is_not_taken_for_a_replacement),
         TEMP_TEST(bytes_that_come_back_after_a_cut_are_checked_again),
         TEMP_TEST(the_newest_entry_of_a_file_cut_inside_its_last_page_is_not_served),
+        TEMP_TEST(a_cut_inside_a_page_makes_no_other_value_of_a_checked_one),
         TEMP_TEST(the_newest_entry_is_checked_again_after_a_cut),
         TEMP_TEST(a_recovery_of_a_cut_file_says_so),
         TEMP_TEST(a_watched_file_is_looked_at_unasked),

@@ -8,6 +8,8 @@
  *   rd_sigbus_install the engine's own touches answer RD_E_TRUNCATED instead; copy payloads out with rd_copy.
  * - A batch is one unit to readers of this process only: the format has no commit mark (E-14), so after a crash, and to
  *   other processes, an unacknowledged batch may show some of its entries, each whole.
+ * - A store belongs to the process that opened it: a child of fork leaves it alone, its close too. Until the child
+ * ends, or becomes another program, it keeps the writer's lock alive.
  * - The engine returns errors and never prints.
  *
  * Unless a call says otherwise: any thread may call it, outputs are written only on success, and a store must outlive
