@@ -26,6 +26,19 @@ static uint32_t gf2_multiply(uint32_t a, uint32_t b)
     return product;
 }
 
+/* As many as distances up to `len` need. One a bit would do, but files full of what looks like links would take twice
+   as long. */
+static void make_shifts(uint64_t len, uint32_t shifts[CRC_SHIFT_BYTES][256])
+{
+    uint32_t step = UINT32_C(1) << 23; /* x^8 */
+    for (size_t k = 0; k < CRC_SHIFT_BYTES && len != 0; k++, len >>= 8) {
+        shifts[k][0] = UINT32_C(1) << 31; /* x^0 */
+        for (size_t i = 1; i < 256; i++)
+            shifts[k][i] = gf2_multiply(shifts[k][i - 1], step);
+        step = gf2_multiply(shifts[k][255], step);
+    }
+}
+
 rd_err crc_prefixes_init(const uint8_t *base, uint64_t len, const atomic_bool *cancel,
                          struct crc_prefixes *out_prefixes)
 {
@@ -34,11 +47,7 @@ rd_err crc_prefixes_init(const uint8_t *base, uint64_t len, const atomic_bool *c
     if (at == NULL)
         return RD_E_NOMEM;
     *out_prefixes = (struct crc_prefixes){.base = base, .len = len, .at = at}; /* a fault below finds it there */
-    uint32_t shift = UINT32_C(1) << 23;                                        /* x^8 */
-    for (size_t k = 0; k < sizeof(out_prefixes->shifts) / sizeof(out_prefixes->shifts[0]); k++) {
-        out_prefixes->shifts[k] = shift;
-        shift = gf2_multiply(shift, shift);
-    }
+    make_shifts(len, out_prefixes->shifts);
     at[0] = 0;
     for (size_t i = 1; i < count; i++) {
         if (i % CANCEL_EVERY == 0 && cancel != NULL && atomic_load_explicit(cancel, memory_order_relaxed))
@@ -57,9 +66,9 @@ void crc_prefixes_fini(struct crc_prefixes *prefixes)
 /* crc * x^(8 * bytes): what `bytes` zero bytes behind it make of a CRC. */
 static uint32_t crc_shift(const struct crc_prefixes *prefixes, uint32_t crc, uint64_t bytes)
 {
-    for (size_t k = 0; bytes != 0; k++, bytes >>= 1)
-        if (bytes & 1)
-            crc = gf2_multiply(prefixes->shifts[k], crc);
+    for (size_t k = 0; bytes != 0; k++, bytes >>= 8)
+        if ((bytes & 0xff) != 0)
+            crc = gf2_multiply(prefixes->shifts[k][bytes & 0xff], crc);
     return crc;
 }
 

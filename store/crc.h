@@ -15,13 +15,14 @@ uint32_t crc_of(const void *data, size_t len);
 uint32_t crc_extend(uint32_t crc, const void *data, size_t len);
 
 /* the CRCs of each prefix of a file, kept every CRC_STEP bytes: any range's CRC in at most 2 * CRC_STEP bytes. */
-#define CRC_STEP 4096u
+#define CRC_STEP        4096u
+#define CRC_SHIFT_BYTES 6 /* of the distance: 48 bits (F-10) */
 
 struct crc_prefixes {
     const uint8_t *base;
     uint64_t len;
-    uint32_t *at;        /* at[k] is the CRC of [0, k * CRC_STEP) */
-    uint32_t shifts[48]; /* shifts[k] is x^(8 * 2^k) modulo the polynomial */
+    uint32_t *at;                          /* at[k] is the CRC of [0, k * CRC_STEP) */
+    uint32_t shifts[CRC_SHIFT_BYTES][256]; /* shifts[k][i] is x^(8 * i * 256^k) modulo the polynomial */
 };
 
 /* One pass over `base`, which `cancel`, where not NULL, ends early. Whatever comes, give it back with
