@@ -3,7 +3,8 @@
 #include "guard.h"
 #include "recover_internal.h"
 
-#define CANCEL_EVERY 4096u /* entries or candidates between two looks at the cancel flag */
+#define CANCEL_EVERY 4096u              /* entries or candidates between two looks at the cancel flag */
+#define CANCEL_BYTES ((size_t)16 << 20) /* of one payload */
 
 rd_err recovery_step(struct recovery *recovery)
 {
@@ -86,11 +87,32 @@ static bool link_is_plausible(const struct recovery *recovery, uint64_t link)
             range_crc(recovery, below.start_off, below.trailer_off) == below.crc);
 }
 
+/* Whether the CRC holds of what may be most of the file. Returns: RD_OK, RD_E_CANCELLED. */
+static rd_err check_payload(const struct recovery *recovery, const struct entry *entry, bool *out_holds)
+{
+    const atomic_bool *cancel = recovery->options->cancel;
+    if (recovery->prefixes.at != NULL) {
+        *out_holds = range_crc(recovery, entry->start_off, entry->trailer_off) == entry->crc;
+        return RD_OK;
+    }
+    uint32_t crc = 0;
+    for (uint64_t at = entry->start_off; at < entry->trailer_off;) {
+        uint64_t left = entry->trailer_off - at;
+        size_t slice = (size_t)(left < CANCEL_BYTES ? left : CANCEL_BYTES);
+        crc = crc_extend(crc, recovery->base + at, slice);
+        at += slice;
+        if (slice == CANCEL_BYTES && cancel != NULL && atomic_load_explicit(cancel, memory_order_relaxed))
+            return RD_E_CANCELLED;
+    }
+    *out_holds = crc == entry->crc;
+    return RD_OK;
+}
+
 /**
  * R-01, one step: take the entry that holds at `end_off`. The newest is checked whatever its size, so that a torn tail
  * which looks like a large entry is found out; and so is what STORE.writer doesn't promise, since a large entry that a
  * crash tore is to be stepped over now, and not to be damage at its first read.
- * Returns: RD_OK with `*out_held` telling whether one did; RD_E_NOMEM.
+ * Returns: RD_OK with `*out_held` telling whether one did; RD_E_NOMEM, RD_E_CANCELLED.
  */
 static rd_err take_next(struct recovery *recovery, bool *out_held)
 {
@@ -106,7 +128,9 @@ static rd_err take_next(struct recovery *recovery, bool *out_held)
     bool check = entry_payload_len(&entry) <= RECOVER_CHECK_MAX || unsynced || !recovery->proven ||
                  recovery->options->check_all || recovery->prefixes.at != NULL ||
                  !link_is_plausible(recovery, entry.prev_off);
-    if (check && range_crc(recovery, entry.start_off, entry.trailer_off) != entry.crc)
+    if (check)
+        RD_TRY(check_payload(recovery, &entry, out_held));
+    if (check && !*out_held)
         return RD_OK;
     *out_held = true;
     if (!padded)

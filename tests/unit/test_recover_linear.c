@@ -6,7 +6,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define ENTRIES ((uint64_t)20000)
+#define ENTRIES  ((uint64_t)20000)
+#define HOLE_LEN ((UINT64_C(64) << 20) + 10 * UINT64_C(4096))
 
 /* A range's CRC takes at most two steps of 4 KiB from the kept prefixes; of these files, a candidate
    lies at each 8 bytes at most.
@@ -71,24 +72,35 @@ static void intact_file_is_summed_once(void **state)
            (unsigned long long)len);
 }
 
-/* A hole is summed twice, as what the last trailer seems to be of and for the prefixes; then it is searched. */
-static void search_of_a_hole_can_be_cancelled(void **state)
+/* Open 64 MiB of a hole behind ten entries, cancelled once `bytes` are summed. Returns: how many were, then. */
+static uint64_t cancel_opening(void **state, uint64_t bytes)
 {
-    const uint64_t len = (UINT64_C(64) << 20) + 10 * UINT64_C(4096);
     const char *path = temp_path(state, "s");
     AUTO_BYTES file = hostile_build(HOSTILE_NONE, 10);
     file_save(path, file.data, file.len);
-    assert_int_equal(truncate(path, (off_t)len), 0);
+    assert_int_equal(truncate(path, (off_t)HOLE_LEN), 0);
     const rd_open_options options = {.cancel = &cancel};
     rd_fault fault;
     rd_store *store = NULL;
+    atomic_store(&cancel, false);
     atomic_store(&summed, 0);
-    atomic_store(&cancel_at, 2 * len - 4096);
+    atomic_store(&cancel_at, bytes);
     rd_err err = rd_store_open(path, &options, &fault, &store);
     atomic_store(&cancel_at, UINT64_MAX);
     rd_store_close(store);
-    assert_true(atomic_load(&summed) >= 2 * len - 4096);
     assert_int_equal(err, RD_E_CANCELLED);
+    return atomic_load(&summed);
+}
+
+static void check_of_a_payload_as_long_as_the_file_can_be_cancelled(void **state)
+{
+    assert_true(cancel_opening(state, 1) <= HOLE_LEN / 2);
+}
+
+/* A hole is summed twice, as what the last trailer seems to be of and for the prefixes; then it is searched. */
+static void search_of_a_hole_can_be_cancelled(void **state)
+{
+    assert_true(cancel_opening(state, 2 * HOLE_LEN - 4096) >= 2 * HOLE_LEN - 4096);
 }
 
 int main(void)
@@ -96,6 +108,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEMP_TEST(four_times_the_entries_cost_four_times_the_sums),
         TEMP_TEST(intact_file_is_summed_once),
+        TEMP_TEST(check_of_a_payload_as_long_as_the_file_can_be_cancelled),
         TEMP_TEST(search_of_a_hole_can_be_cancelled),
     };
     return cmocka_run_group_tests_name("recover_linear", tests, NULL, NULL);
