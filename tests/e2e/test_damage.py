@@ -184,9 +184,18 @@ class LargePayloads(DaemonTest):
         for name in (b"first", b"last"):
             self.assertEqual(stub.key(name), b"the " + name)
 
+    def told_of_range(self, daemon):
+        """The log's lines about damage, up to one that knows of a range."""
+        told = [daemon.event("damage")]
+        while told[-1]["ranges"] == "0":
+            told.append(daemon.event("damage", len(told) + 1))
+        return told
+
     def assert_flip_found(self, daemon, stub):
-        told = daemon.event("damage")
-        self.assertEqual((told["damaged_keys"], told["ranges"], told["unidentified"]), ("1", "1", "0"))
+        # The key is told of as soon as its check fails, and once more when the recovery around it names the range.
+        told = [(each["damaged_keys"], each["ranges"], each["unidentified"]) for each in self.told_of_range(daemon)]
+        self.assertEqual(told[-1], ("1", "1", "0"))
+        self.assertLessEqual(set(told[:-1]), {("1", "0", "0")})
         info = stub.info()
         self.assertEqual((info.damaged_entries, info.live_keys, info.generation), (1, 3, 2))
         self.assertEqual([each.what for each in info.damaged_ranges], [ENTRY])
