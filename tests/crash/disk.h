@@ -43,6 +43,10 @@ void disk_forget(void);
 /* No disk any more; the files stay as the kernel has them. Threads: as disk_begin. */
 void disk_end(void);
 
+/* Whether each look at the monotonic clock finds it a second later, so that what is done once a second is done at once.
+   Not with waits by that clock. */
+void disk_hurry(bool hurry);
+
 /* ---- What goes wrong ----------------------------------------------------------------------------------------------
  */
 

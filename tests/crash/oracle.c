@@ -63,7 +63,7 @@ void version_bytes(uint64_t version, struct buffer *out)
         uint64_t word = rng_next(&rng);
         memcpy(out->data + i, &word, len - i < 8 ? len - i : 8);
     }
-    if (fill >= 80 && fill < 90)
+    if (fill >= 80 && fill < 90 && version >> 56 != SIZES_SMALL)
         fill_with_store(&rng, out->data, len);
     /* F-09. And a hash has no checksum: behind a payload that ends in zeros, half a hash may be lost with its sector
        and the entry still hold, under a hash that nobody wrote. */

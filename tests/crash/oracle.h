@@ -17,7 +17,7 @@
 
 /* Which sizes values have: the top byte of a version's number. */
 enum sizes {
-    SIZES_SMALL = 1, /* up to 90 bytes */
+    SIZES_SMALL = 1, /* up to 90 bytes, and no stores */
     SIZES_MIXED,     /* mostly small, some above 64 KiB */
     SIZES_LARGE,     /* the same, and now and then above 1 MiB */
 };

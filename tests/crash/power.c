@@ -46,6 +46,7 @@ static bool work_until_off(struct round *round, uint64_t opening)
     rd_fault fault;
     path_of(path, "%s/store", round->disk);
     rd_open_options options = any_options(&round->rng);
+    disk_hurry(options.sync != RD_SYNC_INTERVAL && rng_chance(&round->rng, 60));
     if (rd_store_open(path, &options, &fault, &store) != RD_OK) {
         if (!disk_is_off())
             fail("opening what was there: %s", fault.text);
@@ -143,6 +144,7 @@ static void run_round(struct round *round)
         ;
     disk_disarm();
     disk_power_off();
+    disk_hurry(false);
     path_of(next, "%s/disk-%llu", round->campaign->folder, (unsigned long long)round->number + 1);
     struct view view = check_images(round, next);
     disk_end();

@@ -12,6 +12,8 @@
 #define PIECE_LEN  ((size_t)400000)
 #define LARGE_KEY  5 /* its value is above 64 KiB */
 #define MOVED_KEY  2
+#define TORN       "a torn write"
+#define TORN_LEN   (sizeof(TORN) - 1)
 
 /* ---- Values ---- */
 
@@ -83,7 +85,7 @@ static void append_raw(const char *path, const void *bytes, size_t len)
 }
 
 /* What a power cut leaves of two unsynced writes: the first has lost bytes, the second is whole; and half a third. */
-static void tear(struct place *place)
+static uint64_t tear(struct place *place)
 {
     open_place(place, RD_SYNC_NONE, false);
     uint64_t lost_from = 0;
@@ -98,9 +100,13 @@ static void tear(struct place *place)
     if (fd < 0 || pwrite(fd, others, sizeof(others), (off_t)lost_from + 1024) != (ssize_t)sizeof(others))
         fail("setting up: %s: %s", place->path, strerror(errno));
     close(fd);
-    append_raw(place->path, "a torn write", 12);
+    struct stat st;
+    if (stat(place->path, &st) != 0)
+        fail("setting up: %s: %s", place->path, strerror(errno));
+    append_raw(place->path, TORN, TORN_LEN);
     place->oracle.of[2].at[place->oracle.of[2].count - 1].progress = REFUSED;
     place->oracle.of[3].at[place->oracle.of[3].count - 1].progress = DURABLE; /* it happens to be there, and stays */
+    return (uint64_t)st.st_size;
 }
 
 static void close_place(struct place *place)
@@ -138,7 +144,7 @@ void scene_begin(struct scene *scene, const struct campaign *campaign, const str
     if (setting != SETTING_NONE)
         close_place(&scene->main);
     if (setting == SETTING_TORN)
-        tear(&scene->main);
+        scene->torn_off = tear(&scene->main);
     open_place(&scene->other, operation->sync, true);
     close_place(&scene->other);
     disk_begin(scene->folder);
@@ -446,6 +452,34 @@ static bool has_value(const struct place *place, const struct view *view, uint32
     return place->oracle.of[key].at[view->at[key]].version != VERSION_NONE;
 }
 
+static bool holds_torn(const char *path, uint64_t offset)
+{
+    char bytes[TORN_LEN];
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    bool holds =
+        fd >= 0 && pread(fd, bytes, TORN_LEN, (off_t)offset) == (ssize_t)TORN_LEN && memcmp(bytes, TORN, TORN_LEN) == 0;
+    if (fd >= 0)
+        close(fd);
+    return holds;
+}
+
+/* A torn tail is cut only once its copy is durable. */
+static void check_torn_is_somewhere(const struct scene *scene, const char *folder)
+{
+    char store[PATH_LEN];
+    char copy[PATH_LEN];
+    char second[PATH_LEN]; /* where a first attempt could neither be finished nor removed */
+    char name[PATH_LEN];
+    path_of(name, "store.torn-%llu", (unsigned long long)scene->torn_off);
+    path_of(store, "%s/store", folder);
+    path_of(copy, "%s/%s", folder, name);
+    path_of(second, "%s.1", copy);
+    if (scene->torn_off == 0 || disk_has_dropped(name))
+        return;
+    if (!holds_torn(store, scene->torn_off) && !holds_torn(copy, 0) && !holds_torn(second, 0))
+        fail("the torn tail is neither in the store nor beside it");
+}
+
 void scene_check_left(struct scene *scene, enum leftover leftover, uint64_t seed)
 {
     static const char *const texts[] = {
@@ -458,6 +492,7 @@ void scene_check_left(struct scene *scene, enum leftover leftover, uint64_t seed
     path_of(folder, "%s/left", scene->campaign->folder);
     bool of_disk = leftover == LEFT_SYNCED || leftover == LEFT_SECTORS;
     disk_leave(leftover, seed, folder);
+    check_torn_is_somewhere(scene, folder);
     scene->main.oracle.refused_may_return = of_disk && !scene->main.is_synced;
     scene->other.oracle.refused_may_return = of_disk && !scene->other.is_synced;
     struct view main = check_place(&scene->main, folder, "store", texts[leftover], scene->may_be_missing);

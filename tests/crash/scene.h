@@ -23,6 +23,7 @@ struct scene {
     struct place main, other; /* `other`: the target of copies and moves */
     rd_sync sync;
     bool may_be_missing; /* creating the main store is the operation */
+    uint64_t torn_off;   /* where the torn tail was; 0: there was none */
     bool reopened;       /* the main store, after a failure */
     bool moves;          /* from one store to the other: at each moment it is in one of them */
     rd_fault fault;
