@@ -85,7 +85,6 @@ static bool check_goes_on(const struct attempt *attempt, struct place *place, co
     if (err != RD_OK && !(err == RD_E_ENDED && may_have_ended(attempt)))
         fail("%s: after %s a write fails: %s", what, rd_err_reason(attempt->err), rd_err_reason(err));
     oracle_check_now(&place->oracle, place->store, what);
-    place->is_synced = err == RD_OK && place->written.durable;
     return err == RD_OK;
 }
 

@@ -168,7 +168,7 @@ static uint32_t find_version(const struct oracle *oracle, uint32_t key, rd_err e
     for (uint32_t i = oracle->of[key].count; i-- > lowest;) {
         uint64_t version = oracle->of[key].at[i].version;
         bool matches = err == RD_OK ? shows(payload, version) : err == RD_ABSENT && version == VERSION_NONE;
-        if (matches && (oracle->of[key].at[i].progress != REFUSED || oracle->refused_may_return))
+        if (matches && oracle->of[key].at[i].progress != REFUSED)
             return i;
     }
     for (uint32_t i = oracle->of[key].count; i-- > 0;)

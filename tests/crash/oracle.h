@@ -36,7 +36,6 @@ enum progress {
 };
 
 struct oracle {
-    bool refused_may_return; /* what was taken back is back after a power cut, as long as no sync has followed */
     struct {
         uint32_t count;
         struct {

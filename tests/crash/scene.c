@@ -490,11 +490,8 @@ void scene_check_left(struct scene *scene, enum leftover leftover, uint64_t seed
     };
     char folder[PATH_LEN];
     path_of(folder, "%s/left", scene->campaign->folder);
-    bool of_disk = leftover == LEFT_SYNCED || leftover == LEFT_SECTORS;
     disk_leave(leftover, seed, folder);
     check_torn_is_somewhere(scene, folder);
-    scene->main.oracle.refused_may_return = of_disk && !scene->main.is_synced;
-    scene->other.oracle.refused_may_return = of_disk && !scene->other.is_synced;
     struct view main = check_place(&scene->main, folder, "store", texts[leftover], scene->may_be_missing);
     struct view other = check_place(&scene->other, folder, "other", texts[leftover], false);
     if (scene->moves && !has_value(&scene->main, &main, MOVED_KEY) && !has_value(&scene->other, &other, MOVED_KEY))

@@ -14,7 +14,6 @@ struct place {
     struct oracle oracle;
     rd_store *store; /* NULL: not open */
     rd_written written;
-    bool is_synced; /* a sync has succeeded since the operation */
 };
 
 struct scene {
