@@ -40,6 +40,24 @@ static rd_err remove_left_over(const struct compaction *compaction)
     return unlink(compaction->path) == 0 || errno == ENOENT ? RD_OK : RD_E_IO;
 }
 
+/* Owner and group of the old file. Who may write it need not be its owner, so that one is kept where it can be; but
+   under another group its bits would shut out who reads it, and let in who must not. */
+static rd_err inherit_owner(const struct compaction *compaction, const struct stat *old)
+{
+    struct stat made;
+    int fd = compaction->file.fd;
+    unsigned group_bits = old->st_mode >> 3 & 7;
+    if (fchown(fd, old->st_uid, old->st_gid) == 0 || fchown(fd, (uid_t)-1, old->st_gid) == 0)
+        return RD_OK;
+    int saved = errno;
+    if (fstat(fd, &made) == 0 && (made.st_gid == old->st_gid || group_bits == (old->st_mode & 7)))
+        return RD_OK;
+    return compact_refuse(compaction, RD_E_IO,
+                          "%s: giving the new file its group, %u: %s; nothing was changed: compact it as a member of "
+                          "that group",
+                          compaction->store->path, (unsigned)old->st_gid, strerror(saved));
+}
+
 /* The lock, owner and mode of the old file for the new. */
 static rd_err inherit(const struct compaction *compaction)
 {
@@ -49,9 +67,7 @@ static rd_err inherit(const struct compaction *compaction)
         return errno == EWOULDBLOCK ? RD_E_LOCKED : RD_E_IO;
     if (fstat(compaction->store->file.fd, &old) != 0)
         return RD_E_IO;
-    /* best effort: who may write a file need not be its owner */
-    if (fchown(fd, old.st_uid, old.st_gid) != 0 && fchown(fd, (uid_t)-1, old.st_gid) != 0)
-        errno = 0;
+    RD_TRY(inherit_owner(compaction, &old));
     return fchmod(fd, old.st_mode & MODE_BITS) == 0 ? RD_OK : RD_E_IO;
 }
 

@@ -216,6 +216,40 @@ class NoPermission(FailureTest):
         self.assertEqual(self.ok("get", self.other, "k"), b"v")
 
 
+class OtherGroup(FailureTest):
+    """A store of a group that the user who compacts it is not in: needs root, who alone can make one."""
+
+    def compact(self, mode):
+        os.chmod(self.store, mode)
+        who = {}
+        tool = RDRIVE
+        if os.geteuid() == 0:
+            os.chown(self.store, NOBODY, NOBODY - 1)
+            tool = str(self.folder / "rdrive")
+            shutil.copy(RDRIVE, tool)  # the build may lie where only its owner goes
+            who = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
+        return subprocess.run([tool, "compact", self.store], capture_output=True, timeout=DEADLINE_S, **who)
+
+    def test_compacting_gives_no_other_group_what_one_had(self):
+        self.ok("put", "--create", self.store, "k", "v")
+        self.ok("put", self.store, "k", "newer")
+        os.unlink(self.store + ".writer")
+        self.folder.chmod(0o777)
+        before = Path(self.store).read_bytes()
+        for mode in 0o640, 0o604:
+            done = self.compact(mode)
+            if os.geteuid() == 0:
+                self.one_line(done, [self.store, f"group, {NOBODY - 1}", "nothing was changed"])
+                self.assertEqual(Path(self.store).read_bytes(), before)
+                self.assertEqual(os.stat(self.store).st_gid, NOBODY - 1)
+            else:
+                self.assertEqual((done.returncode, done.stderr), (0, b""))
+        done = self.compact(0o644)  # where the group may no more than all, nothing is lost with it
+        self.assertEqual((done.returncode, done.stderr), (0, b""))
+        self.assertLess(os.path.getsize(self.store), len(before))
+        self.assertEqual(os.stat(self.store).st_mode & 0o7777, 0o644)
+
+
 class NoStore(FailureTest):
     def setUp(self):
         super().setUp()
