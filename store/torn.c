@@ -43,13 +43,20 @@ static size_t piece_len(const struct torn *torn, uint64_t at)
     return left < PIECE ? (size_t)left : PIECE;
 }
 
+static bool is_zero(const uint8_t *piece, size_t len)
+{
+    return piece[0] == 0 && memcmp(piece, piece + 1, len - 1) == 0;
+}
+
+/* Holes, such as a crash leaves where a file grew, stay holes: they may be larger than the room there is. */
 static rd_err copy_tail(const struct torn *torn, const struct file *copy)
 {
     for (uint64_t at = torn->begin_off; at < torn->end_off;) {
         struct iovec part = {.iov_base = torn->piece, .iov_len = piece_len(torn, at)};
         size_t len = part.iov_len;
         RD_TRY(read_piece(torn->store->fd, torn->piece, len, at));
-        RD_TRY(file_write_at(copy, &part, 1, at - torn->begin_off));
+        if (at + len == torn->end_off || !is_zero(torn->piece, len))
+            RD_TRY(file_write_at(copy, &part, 1, at - torn->begin_off));
         at += len;
     }
     return RD_OK;
@@ -177,7 +184,7 @@ rd_err torn_save_and_cut(rd_store *store, rd_fault *fault)
     torn.mode = st.st_mode & 0666;
     if (torn.end_off <= torn.begin_off)
         return RD_OK;
-    torn.piece = malloc(2 * PIECE);
+    torn.piece = calloc(2, PIECE);
     if (torn.piece == NULL) {
         blame(fault, &torn, "%s: %s", store->path, rd_err_text(RD_E_NOMEM));
         return RD_E_NOMEM;

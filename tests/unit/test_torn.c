@@ -55,6 +55,22 @@ static void a_torn_tail_is_saved_byte_for_byte_and_cut(void **state)
     }
 }
 
+/* It may be larger than the room there is. */
+static void a_hole_in_a_torn_tail_is_saved_as_one(void **state)
+{
+    const char *path = temp_path(state, "s");
+    const uint64_t hole_len = UINT64_C(8) << 20;
+    struct stat st;
+    uint64_t tail = save_torn(path, 5000);
+    uint64_t len = tail + 5000 + hole_len;
+    assert_int_equal(truncate(path, (off_t)len), 0);
+    AUTO_BYTES before = file_load(path);
+    expect_cut(path, &before, tail);
+    file_expect(torn_path(state, tail, ""), before.data + tail, (size_t)(len - tail), "what was saved");
+    assert_int_equal(stat(torn_path(state, tail, ""), &st), 0);
+    assert_true((uint64_t)st.st_blocks * 512 < hole_len / 4);
+}
+
 static void a_saved_tail_is_used_again_and_another_one_never_overwritten(void **state)
 {
     const char *path = temp_path(state, "s");
@@ -284,6 +300,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         FAULT_TEST(a_torn_tail_is_saved_byte_for_byte_and_cut),
+        FAULT_TEST(a_hole_in_a_torn_tail_is_saved_as_one),
         FAULT_TEST(a_saved_tail_is_used_again_and_another_one_never_overwritten),
         FAULT_TEST(what_else_has_the_name_is_left_alone),
         FAULT_TEST(reading_leaves_a_torn_tail_as_it_is),
