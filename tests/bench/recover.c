@@ -18,7 +18,7 @@ static const char usage[] =
     "\n"
     "Open stores of 100,000 and 400,000 entries of 8 bytes, intact and damaged in each way that R-07 is about, N "
     "times\n"
-    "(5; odd, at most 101), all kinds by turns, with their files under FOLDER (.) and in memory. Printed are medians:\n"
+    "(5 to 101, odd; 5), all kinds by turns, with their files under FOLDER (.) and in memory. Printed are medians:\n"
     "\n"
     "  ms        opening 100,000 entries\n"
     "  / intact  that, as a multiple of opening the intact file; at most 3 for one damaged link, a torn tail, and as "
