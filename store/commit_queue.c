@@ -124,6 +124,8 @@ static rd_err sync_begin(rd_store *store, struct syncing *out_syncing)
     pthread_mutex_lock(&store->write);
     syncing.tail_off = store->tail_off;
     syncing.generation = store->mapping->generation;
+    if (store->unsynced && file_is_gone(&store->file))
+        store->write_ended = true;
     if (store->write_ended)
         err = RD_E_ENDED;
     else if (store->unsynced && (syncing.file.fd = fcntl(store->file.fd, F_DUPFD_CLOEXEC, 0)) < 0)

@@ -67,6 +67,11 @@ static rd_err inherit(const struct compaction *compaction)
         return errno == EWOULDBLOCK ? RD_E_LOCKED : RD_E_IO;
     if (fstat(compaction->store->file.fd, &old) != 0)
         return RD_E_IO;
+    if (old.st_nlink > 1)
+        return compact_refuse(compaction, RD_E_UNSUPPORTED,
+                              "%s: it has %llu names (hard links), and the others would be left with the old file; "
+                              "nothing was changed: remove them first",
+                              compaction->target, (unsigned long long)old.st_nlink);
     RD_TRY(inherit_owner(compaction, &old));
     return fchmod(fd, old.st_mode & MODE_BITS) == 0 ? RD_OK : RD_E_IO;
 }

@@ -85,6 +85,12 @@ rd_err file_error(void)
     return errno == ENOSPC || errno == EDQUOT || errno == EFBIG ? RD_E_NO_SPACE : RD_E_IO;
 }
 
+bool file_is_gone(const struct file *file)
+{
+    struct stat st;
+    return fstat(file->fd, &st) == 0 && st.st_nlink == 0;
+}
+
 /* Step over `done` bytes of `parts`. */
 static void parts_advance(struct iovec **parts, size_t *count, size_t done)
 {

@@ -22,6 +22,9 @@ void file_close(struct file *file);
 
 RD_MUST_CHECK rd_err file_size(const struct file *file, uint64_t *out_bytes);
 
+/* Whether it has no name any more: removed, or another was renamed over it. What is written then survives nothing. */
+bool file_is_gone(const struct file *file);
+
 /* All of `parts` at `offset`, however many calls that takes; `parts` is used up. Returns: RD_OK, RD_E_NO_SPACE,
  * RD_E_IO; RD_E_TRUNCATED where a part lies in a mapping whose file was cut. */
 RD_MUST_CHECK rd_err file_write_at(const struct file *file, struct iovec *parts, size_t count, uint64_t offset);

@@ -51,6 +51,8 @@ static rd_err begin(rd_store *store, struct stage *stage)
     if ((uint64_t)end < store->tail_off)
         return RD_E_TRUNCATED;
     rd_err err = (uint64_t)end > store->tail_off ? RD_E_ENDED : RD_OK;
+    if (store->options.sync == RD_SYNC_ALWAYS && file_is_gone(&store->file)) /* in the other modes, a sync asks */
+        err = RD_E_ENDED;
     if (err == RD_OK && store->line != NULL) /* there is none while opening supersedes what is torn */
         err = writer_line_begin(store->line, &store->file, store->tail_off);
     if (err == RD_E_ENDED || err == RD_E_SYNC)

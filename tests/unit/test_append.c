@@ -160,6 +160,27 @@ static void foreign_bytes_are_neither_overwritten_nor_cut(void **state)
     }
 }
 
+static void nothing_is_durable_in_a_file_without_a_name(void **state)
+{
+    const rd_open_options *modes[] = {&open_making, &open_always};
+    const char *path = temp_path(state, "s");
+    for (size_t i = 0; i < 2; i++) {
+        rd_written done;
+        rd_store *store = store_open_ok(path, modes[i]);
+        store_put(store, "k", "value", 5);
+        assert_int_equal(unlink(path), 0);
+        if (modes[i] == &open_always) {
+            assert_int_equal(rd_store_write(store, text_span("k"), text_span("more"), &done), RD_E_ENDED);
+        } else {
+            assert_int_equal(rd_store_write(store, text_span("k"), text_span("more"), &done), RD_OK);
+            assert_false(done.durable);
+            assert_int_equal(rd_store_sync(store), RD_E_ENDED);
+        }
+        assert_int_equal(rd_store_write(store, text_span("k"), text_span("again"), &done), RD_E_ENDED);
+        rd_store_close(store);
+    }
+}
+
 static void a_file_that_was_cut_is_not_written_to(void **state)
 {
     const char *path = temp_path(state, "s");
@@ -260,6 +281,7 @@ int main(void)
         FAULT_TEST(where_even_the_cut_fails_writing_ends_and_reopening_mends),
         FAULT_TEST(what_was_cut_back_is_gone_for_good),
         FAULT_TEST(foreign_bytes_are_neither_overwritten_nor_cut),
+        FAULT_TEST(nothing_is_durable_in_a_file_without_a_name),
         FAULT_TEST(a_file_that_was_cut_is_not_written_to),
         FAULT_TEST(figures_stay_what_opening_would_find),
         FAULT_TEST(damage_that_is_written_over_counts_no_more),

@@ -145,6 +145,22 @@ static bool compact_inside(void *arg, const rd_compact_progress *progress)
     return true;
 }
 
+static void file_of_several_names_is_left_alone(void **state)
+{
+    const char *path = temp_path(state, "s");
+    rd_store *store = store_make(state, "s");
+    store_put(store, "a", "first", 5);
+    store_put(store, "a", "second", 6);
+    AUTO_BYTES before = file_load(path);
+    assert_int_equal(link(path, temp_path(state, "other")), 0);
+    compact_fails(store, path, NULL, RD_E_UNSUPPORTED, "2 names");
+    file_expect(path, before.data, before.len, "before");
+    assert_int_equal(unlink(temp_path(state, "other")), 0);
+    compact_ok(store);
+    store_expect(store, rd_hash(text_span("a")), "second", 6);
+    rd_store_close(store);
+}
+
 static void second_compaction_at_once_is_refused(void **state)
 {
     AUTO_BYTES want = {0};
@@ -220,6 +236,7 @@ int main(void)
         TEMP_TEST(damaged_value_that_opening_did_not_see_is_refused),
         TEMP_TEST(superseded_value_that_fails_its_check_is_recovered_around),
         TEMP_TEST(keys_hidden_by_an_unchecked_link_are_not_thrown_away),
+        TEMP_TEST(file_of_several_names_is_left_alone),
         TEMP_TEST(second_compaction_at_once_is_refused),
         TEMP_TEST(cancelled_compaction_changes_nothing),
         TEMP_TEST(what_somebody_else_appended_is_not_thrown_away),

@@ -20,7 +20,8 @@ extern "C" {
     X(RD_E_TOO_FAR, 8, "NO_SPACE", "the file would grow beyond 256 TiB, the largest offset the format can name")       \
     X(RD_E_NO_SPACE, 8, "NO_SPACE", "no room to write: disk full, quota or file-size limit")                           \
     X(RD_E_READ_ONLY, 9, "READ_ONLY", "the store is open for reading only")                                            \
-    X(RD_E_ENDED, 9, "READ_ONLY", "writing ended after a failed sync or a failed cut; reopen the store")               \
+    X(RD_E_ENDED, 9, "READ_ONLY",                                                                                      \
+      "writing ended: a sync or cut failed, or the file was removed or changed by something else; reopen the store")   \
     X(RD_E_BUSY, 9, "BUSY", "a compaction already runs")                                                               \
     X(RD_E_LOCKED, 9, "BUSY", "another writer has the store open")                                                     \
     X(RD_E_NOT_FILE, 9, "NOT_A_STORE", "not a regular file")                                                           \

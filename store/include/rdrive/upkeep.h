@@ -100,6 +100,7 @@ typedef struct rd_compacted {
  *           RD_E_DAMAGED  a key is damaged, or damage may hide keys; `rdrive repair` writes what can be proven to a new
  *                         file.
  *           RD_E_BUSY     a compaction runs already.
+ *           RD_E_UNSUPPORTED  the file has other names (hard links), which would be left with the old one.
  *           RD_E_LOCKED   a left-over STORE.compact is open elsewhere as a store.
  *           RD_E_SYNC     nothing changed; or, where `out_fault` says so, the new file is in place and served, but a
  *                         power cut may bring the old one back, so writing has ended: reopen the store.
