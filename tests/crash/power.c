@@ -1,4 +1,5 @@
-/* The power goes at any call, again and again: a store is worked on, and what the disk may have kept is opened. */
+/* The power goes at any call, again and again: a store is worked on, and what the disk may have kept is opened. With
+   one worker a round is the same for the same seed; several interleave as they like, and so does an interval's sync. */
 #include "disk.h"
 #include "work.h"
 #include <pthread.h>
