@@ -10,6 +10,18 @@ static bool is_zero(const uint8_t *bytes, size_t len)
     return true;
 }
 
+/**
+ * Where the entry begins whose payload starts at `start_off`, when its link doesn't tell and nothing holds between
+ * `from_off` and there: behind the last byte that is not zero, since that is no pad. A lost tombstone may have left it.
+ */
+static uint64_t pad_begin(const struct recovery *recovery, uint64_t from_off, uint64_t start_off)
+{
+    uint64_t begin_off = start_off;
+    while (begin_off > from_off && recovery->base[begin_off - 1] == 0)
+        begin_off--;
+    return begin_off;
+}
+
 /* Lost tombstones leave this much between a link and the entry below it: one, two or three of them. */
 static bool is_lost_tombstones(uint64_t gap)
 {
@@ -181,21 +193,45 @@ static rd_err pass_chain(struct recovery *recovery, const struct fields *fields,
     return RD_OK;
 }
 
-/* R-04a, proven: an entry whose link alone is damaged is served. */
-static rd_err take_relinked(struct recovery *recovery, const struct entry *entry)
+/* R-02, R-04a: note that the link of an entry alone is damaged. */
+static rd_err note_relinked(struct recovery *recovery, const struct entry *entry)
 {
     const struct damage damage = {.begin_off = entry->prev_off,
                                   .end_off = entry_end(entry),
                                   .key_hash = entry->key_hash,
                                   .kind = RD_DAMAGE_LINK,
                                   .has_key = true};
-    RD_TRY(recovery_note(recovery, &damage));
-    return recovery_take(recovery, entry, true);
+    return recovery_note(recovery, &damage);
+}
+
+rd_err judge_scraps(struct recovery *recovery, uint64_t found_off)
+{
+    if (recovery->end_off == found_off)
+        return RD_OK;
+    struct fields fields = {0};
+    if (recovery->end_off - found_off >= RD_ENTRY_MIN)
+        fields = read_fields(recovery, recovery->end_off);
+    bool done;
+    RD_TRY(pass_chain(recovery, &fields, found_off, &done));
+    if (done)
+        return RD_OK;
+    return pass(recovery, found_off, fields.usable ? RD_DAMAGE_RANGE : RD_DAMAGE_UNIDENTIFIED, &fields);
+}
+
+/* R-04a, proven: an entry whose link alone is damaged is served. */
+static rd_err take_relinked(struct recovery *recovery, struct entry *entry)
+{
+    uint64_t found_off = entry->prev_off;
+    entry->prev_off = pad_begin(recovery, found_off, entry->start_off);
+    RD_TRY(note_relinked(recovery, entry));
+    RD_TRY(recovery_take(recovery, entry, true));
+    return judge_scraps(recovery, found_off);
 }
 
 /**
- * R-02, where nothing holds at a link: an offset with the same start at which an entry holds is what the link meant.
- * `sure`: only if nothing but zeros, which is to say pad, lies between that entry and where the link leads.
+ * R-02, where nothing holds at a link: an offset with the same start at which an entry holds is what the link meant, if
+ * it lies above or nothing but zeros, which is to say pad, lies between that entry and where the link leads.
+ * `sure`: only the latter.
  * Returns: whether there is one; then the entry above is relinked and the walk goes on there.
  */
 static rd_err relink_above(struct recovery *recovery, bool sure, bool *out_done)
@@ -213,15 +249,10 @@ static rd_err relink_above(struct recovery *recovery, bool sure, bool *out_done)
             continue;
         if (at < recovery->end_off && is_lost_tombstones(recovery->end_off - at))
             return RD_OK;
-        if (sure && (at > recovery->end_off || !is_zero(recovery->base + at, (size_t)(recovery->end_off - at))))
+        if (at > recovery->end_off ? sure : !is_zero(recovery->base + at, (size_t)(recovery->end_off - at)))
             return RD_OK;
-        const struct damage damage = {.begin_off = at,
-                                      .end_off = entry_end(&recovery->above),
-                                      .key_hash = recovery->above.key_hash,
-                                      .kind = RD_DAMAGE_LINK,
-                                      .has_key = true};
-        RD_TRY(recovery_note(recovery, &damage));
         recovery->above.prev_off = at;
+        RD_TRY(note_relinked(recovery, &recovery->above));
         recovery->end_off = at;
         *out_done = true;
         return RD_OK;
@@ -256,7 +287,9 @@ static rd_err judge_proven(struct recovery *recovery, const struct fields *field
         RD_TRY(pass_chain(recovery, fields, found_off, &done));
     if (done)
         return RD_OK;
-    return pass(recovery, found_off, fields->usable ? RD_DAMAGE_RANGE : RD_DAMAGE_UNIDENTIFIED, fields); /* e */
+    struct fields named = *fields;
+    named.usable = named.usable && named.trailer_off >= found_off; /* it isn't made of the entry below */
+    return pass(recovery, found_off, named.usable ? RD_DAMAGE_RANGE : RD_DAMAGE_UNIDENTIFIED, &named); /* e */
 }
 
 /* A tombstone whose link is not where a tombstone's must be belongs to a store that was being stored as a value. */
@@ -273,11 +306,12 @@ static rd_err judge_end(struct recovery *recovery, const struct fields *fields, 
     RD_TRY(pass_chain(recovery, fields, found_off, &done));
     if (done)
         return RD_OK;
-    bool alone =
-        fields->usable && (fits_from(recovery, fields, found_off, &entry) || /* a; so may a torn payload look */
-                           (fields->link == found_off && found_off > 0));    /* b */
-    if (alone)
-        return pass(recovery, found_off, RD_DAMAGE_ENTRY, fields);
+    if (fields->usable && fields->link == found_off && found_off > 0)
+        return pass(recovery, found_off, RD_DAMAGE_ENTRY, fields);          /* b */
+    if (fields->usable && fits_from(recovery, fields, found_off, &entry)) { /* a; so may a torn payload look */
+        bool scraps = pad_begin(recovery, found_off, entry.start_off) != found_off;
+        return pass(recovery, found_off, scraps ? RD_DAMAGE_RANGE : RD_DAMAGE_ENTRY, fields);
+    }
     bool behind_others = fields->usable && fields->link > found_off && fields->link < fields->trailer_off &&
                          !is_stray_tombstone(recovery, fields);
     if (behind_others)
@@ -298,19 +332,16 @@ rd_err judge(struct recovery *recovery)
     return recovery->proven ? judge_proven(recovery, &fields, found_off) : judge_end(recovery, &fields, found_off);
 }
 
-rd_err judge_pad(struct recovery *recovery, struct entry *entry)
+rd_err judge_pad(struct recovery *recovery, struct entry *entry, uint64_t *out_found_off)
 {
     struct entry below;
+    *out_found_off = entry->prev_off;
     for (uint64_t at = entry->start_off; at > entry->prev_off && at >= RD_ENTRY_MIN; at--) {
         if (!is_candidate(recovery, at) || !entry_holds(recovery, at, RD_ALIGNMENT, &below))
             continue;
-        entry->prev_off = at;
-        const struct damage damage = {.begin_off = at,
-                                      .end_off = entry_end(entry),
-                                      .key_hash = entry->key_hash,
-                                      .kind = RD_DAMAGE_LINK,
-                                      .has_key = true};
-        return recovery_note(recovery, &damage);
+        *out_found_off = at;
+        entry->prev_off = pad_begin(recovery, at, entry->start_off);
+        return note_relinked(recovery, entry);
     }
     return RD_OK;
 }

@@ -133,9 +133,11 @@ static rd_err take_next(struct recovery *recovery, bool *out_held)
     if (check && !*out_held)
         return RD_OK;
     *out_held = true;
+    uint64_t found_off = entry.prev_off;
     if (!padded)
-        RD_TRY(judge_pad(recovery, &entry));
-    return recovery_take(recovery, &entry, check);
+        RD_TRY(judge_pad(recovery, &entry, &found_off));
+    RD_TRY(recovery_take(recovery, &entry, check));
+    return judge_scraps(recovery, found_off);
 }
 
 /* Everything again into the index, now that ranges have been found to be torn rather than damaged. No CRC is needed. */

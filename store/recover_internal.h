@@ -57,9 +57,13 @@ RD_MUST_CHECK rd_err recovery_note(struct recovery *recovery, const struct damag
 /**
  * R-02 for an entry that holds though its pad is not all zero: its link may be wrong by less than the pad. Requires
  * the prefixes.
- * Sets `entry->prev_off` to the true link and notes that, where they differ.
+ * Sets `entry->prev_off` to the true link and notes that, where they differ; `*out_found_off` to where the entry in
+ * front of it ends, which is lower where scraps lie between them: bytes that are no pad.
  */
-RD_MUST_CHECK rd_err judge_pad(struct recovery *recovery, struct entry *entry);
+RD_MUST_CHECK rd_err judge_pad(struct recovery *recovery, struct entry *entry, uint64_t *out_found_off);
+
+/* What lies between `found_off`, where an entry ends, and a mended link that was just followed: nothing, or scraps. */
+RD_MUST_CHECK rd_err judge_scraps(struct recovery *recovery, uint64_t found_off);
 
 /* nothing holds at `end_off`. Moves it down past what is decided on. */
 RD_MUST_CHECK rd_err judge(struct recovery *recovery);

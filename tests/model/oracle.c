@@ -18,12 +18,6 @@
  *   entry is not intact and can't be told from a neighbour: its trailer is lost or cut off; or it is the first and has
  *   a zero byte beside its link; or its own successor is gone so that nothing proves it; or the links of what it stores
  *   lead down to its own. Or a change made something hold; it may then cover what lies between its link and its end.
- *
- * - F: R-02 tells lost tombstones between two entries by their length. Where an entry was written behind a damaged end
- *   of the file that had grown or shrunk by a few bytes, they are taken for a link that is wrong by less than its pad.
- *
- * - G: R-04a tells a whole entry with a damaged link by its payload's start alone; a damaged tombstone in what is then
- *   its pad is passed over.
  */
 #include "oracle.h"
 
@@ -142,36 +136,15 @@ static bool is_named_truly(const struct judge *judge, const rd_range *range)
     return false;
 }
 
-/* Whether entry `i` lies in the pad of a whole entry whose link is changed. */
-static bool exception_g(const struct judge *judge, size_t i)
-{
-    const struct image_entry *entries = judge->image->entries;
-    size_t k = i + 1;
-    while (k < judge->image->count && entries[k].tombstone)
-        k++;
-    return k < judge->image->count && entries[k].start_off - entries[i].prev_off < 64 && judge->fates[k].payload &&
-           judge->fates[k].crc && !judge->fates[k].link;
-}
-
-/* F */
-static bool begins_behind_scraps(const struct judge *judge, const rd_range *range)
-{
-    const struct image_entry *entries = judge->image->entries;
-    for (size_t i = 1; i < judge->image->count && range->kind == RD_DAMAGE_LINK; i++)
-        if (image_entry_end(&entries[i]) == range->offset + range->size)
-            return entries[i].prev_off != image_entry_end(&entries[i - 1]);
-    return false;
-}
-
 static bool exception_b(const struct judge *judge, size_t i)
 {
     const struct image_entry *entry = &judge->image->entries[i];
-    if (!judge->fates[i].whole || image_entry_end(entry) > judge->info.tail_off || exception_g(judge, i))
+    if (!judge->fates[i].whole || image_entry_end(entry) > judge->info.tail_off)
         return true;
     for (size_t k = 0; k < judge->range_count; k++) {
         const rd_range *range = &judge->ranges[k];
-        bool hides = range->kind == RD_DAMAGE_RANGE || range->kind == RD_DAMAGE_UNIDENTIFIED ||
-                     !is_named_truly(judge, range) || begins_behind_scraps(judge, range);
+        bool hides =
+            range->kind == RD_DAMAGE_RANGE || range->kind == RD_DAMAGE_UNIDENTIFIED || !is_named_truly(judge, range);
         if (hides && range->offset < image_entry_end(entry) && range->offset + range->size > entry->start_off)
             return true;
     }
