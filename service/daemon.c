@@ -261,7 +261,8 @@ static int serve(struct daemon *daemon)
     server_set_engine(&daemon->server, opener->engine);
     log_serving(daemon);
     storewatch_begin(&daemon->watch, opener->store, &opener->info);
-    signal = keep(daemon);
+    if (signal == 0) /* else it came as the opening ended */
+        signal = keep(daemon);
     drain(daemon, signal);
     return EXIT_SUCCESS;
 }
