@@ -143,7 +143,8 @@ static void sync_end(rd_store *store, const struct syncing *syncing, rd_err err)
     } else if (store->mapping->generation == syncing->generation) {
         store->unsynced = store->tail_off != syncing->tail_off;
         /* without an append of ours, an earlier opening's line is still there; opening itself has none yet */
-        if (store->line != NULL && writer_line_begin(store->line, &store->file, syncing->tail_off) == RD_OK)
+        const struct layout *layout = store->mapping->layout;
+        if (store->line != NULL && writer_line_begin(store->line, &store->file, layout, syncing->tail_off) == RD_OK)
             writer_line_synced(store->line, syncing->tail_off, false);
     }
     pthread_mutex_unlock(&store->write);

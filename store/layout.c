@@ -88,6 +88,37 @@ const struct damage *layout_find(const struct layout *layout, uint64_t end_off)
     return NULL;
 }
 
+/* One more range, below the others. No gap but the smallest is given up, so the largest are kept, whatever comes. */
+static void add_torn(struct torn_ranges *torn, const struct damage *damage)
+{
+    struct torn_range all[TORN_RANGES_MAX + 1];
+    size_t count = torn->count;
+    memcpy(all, torn->ranges, count * sizeof(*all));
+    all[count++] = (struct torn_range){
+        .begin_off = damage->begin_off, .end_off = damage->end_off, .torn_bytes = damage->end_off - damage->begin_off};
+    if (count > TORN_RANGES_MAX) {
+        size_t closest = 0;
+        for (size_t i = 1; i + 1 < count; i++)
+            if (all[i].begin_off - all[i + 1].end_off < all[closest].begin_off - all[closest + 1].end_off)
+                closest = i;
+        all[closest].begin_off = all[closest + 1].begin_off;
+        all[closest].torn_bytes += all[closest + 1].torn_bytes;
+        count--;
+        memmove(&all[closest + 1], &all[closest + 2], (count - closest - 1) * sizeof(*all));
+    }
+    memcpy(torn->ranges, all, count * sizeof(*all));
+    torn->count = count;
+}
+
+void layout_torn(const struct layout *layout, struct torn_ranges *out_torn)
+{
+    struct torn_ranges torn = {0};
+    for (size_t i = 0; layout != NULL && i < layout->damage_count; i++)
+        if (layout->damage[i].kind == DAMAGE_TORN)
+            add_torn(&torn, &layout->damage[i]);
+    *out_torn = torn;
+}
+
 static const struct {
     bool hides;
     const char *text;

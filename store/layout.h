@@ -17,6 +17,18 @@ struct damage {
     bool has_key;
 };
 
+/* Torn ranges in brief, as STORE.writer has room for them: from the file's end down. Where there are more, those with
+   the least between them are one interval around them. */
+#define TORN_RANGES_MAX 6
+struct torn_ranges {
+    size_t count;
+    struct torn_range {
+        uint64_t begin_off;
+        uint64_t end_off;
+        uint64_t torn_bytes; /* all of them, but for an interval around several */
+    } ranges[TORN_RANGES_MAX];
+};
+
 /* Unchanging once it is made; shared by the mappings of one file. */
 struct layout {
     atomic_size_t refs;
@@ -41,6 +53,9 @@ RD_MUST_CHECK rd_err layout_add_provisional(struct layout *layout, uint64_t end_
 
 /* Forget the damage that ends above `tail_off`. */
 void layout_drop_above(struct layout *layout, uint64_t tail_off);
+
+/* Its torn ranges. `layout` may be NULL. */
+void layout_torn(const struct layout *layout, struct torn_ranges *out_torn);
 
 /* The damage whose end is `end_off`, or NULL. `layout` may be NULL. */
 const struct damage *layout_find(const struct layout *layout, uint64_t end_off);

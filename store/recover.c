@@ -108,10 +108,19 @@ static rd_err check_payload(const struct recovery *recovery, const struct entry 
     return RD_OK;
 }
 
+/* Whether a range lies in one that was torn when the file was opened before. */
+static bool is_remembered(const struct torn_ranges *torn, uint64_t begin_off, uint64_t end_off)
+{
+    for (size_t i = 0; i < torn->count; i++)
+        if (begin_off >= torn->ranges[i].begin_off && end_off <= torn->ranges[i].end_off)
+            return true;
+    return false;
+}
+
 /**
  * R-01, one step: take the entry that holds at `end_off`. The newest is checked whatever its size, so that a torn tail
- * which looks like a large entry is found out; and so is what STORE.writer doesn't promise, since a large entry that a
- * crash tore is to be stepped over now, and not to be damage at its first read.
+ * which looks like a large entry is found out; and so is what STORE.writer doesn't promise, or says is torn, since a
+ * large entry that a crash tore is to be stepped over now, and not to be damage at its first read.
  * Returns: RD_OK with `*out_held` telling whether one did; RD_E_NOMEM, RD_E_CANCELLED.
  */
 static rd_err take_next(struct recovery *recovery, bool *out_held)
@@ -124,8 +133,9 @@ static rd_err take_next(struct recovery *recovery, bool *out_held)
     if (!padded)
         RD_TRY(recovery_need_prefixes(recovery));
     uint64_t synced_off = recovery->options->synced_off;
-    bool unsynced = synced_off != SYNCED_UNKNOWN && entry_end(&entry) > synced_off;
-    bool check = entry_payload_len(&entry) <= RECOVER_CHECK_MAX || unsynced || !recovery->proven ||
+    bool doubtful = (synced_off != SYNCED_UNKNOWN && entry_end(&entry) > synced_off) ||
+                    is_remembered(&recovery->options->torn, entry.prev_off, entry_end(&entry));
+    bool check = entry_payload_len(&entry) <= RECOVER_CHECK_MAX || doubtful || !recovery->proven ||
                  recovery->options->check_all || recovery->prefixes.at != NULL ||
                  !link_is_plausible(recovery, entry.prev_off);
     if (check)
@@ -174,6 +184,13 @@ static rd_err index_again(struct recovery *recovery)
     return RD_OK;
 }
 
+static void call_torn(struct layout *layout, struct damage *damage)
+{
+    layout->counts[damage->kind]--;
+    layout->counts[DAMAGE_TORN]++;
+    damage->kind = DAMAGE_TORN;
+}
+
 /**
  * What STORE.writer promises: above a matching `synced_off` nothing was ever known to be durable, so what doesn't hold
  * there is torn, whatever R-04 calls it, and costs no key its older version.
@@ -187,15 +204,42 @@ static rd_err forgive_unsynced(struct recovery *recovery)
         struct damage *damage = &layout->damage[i];
         if (damage->kind == RD_DAMAGE_LINK || damage->begin_off < recovery->options->synced_off)
             continue;
-        layout->counts[damage->kind]--;
-        layout->counts[DAMAGE_TORN]++;
-        damage->kind = DAMAGE_TORN;
+        call_torn(layout, damage);
         changed = true;
         if (damage->end_off == found->tail_off)
             found->tail_off = damage->begin_off;
     }
     layout_drop_above(layout, found->tail_off); /* a writer's next entry may end where a torn one would have */
     return changed ? index_again(recovery) : RD_OK;
+}
+
+static bool is_lost_in(const struct torn_range *range, const struct damage *damage)
+{
+    return damage->kind != RD_DAMAGE_LINK && damage->begin_off >= range->begin_off && damage->end_off <= range->end_off;
+}
+
+/**
+ * What STORE.writer remembers: a range that was torn when less was synced stays torn. Only if as many bytes in it are
+ * damaged as were then, and an entry links to its end: so neither what was lost since, in an interval around several,
+ * is forgiven with them, nor anything by a line that speaks of what the file was once. No key's version lies there,
+ * since the writer has superseded them, so the index stays.
+ */
+static void forgive_remembered(struct recovery *recovery)
+{
+    struct layout *layout = recovery->found.layout;
+    const struct torn_ranges *torn = &recovery->options->torn;
+    for (size_t i = 0; i < torn->count; i++) {
+        const struct torn_range *range = &torn->ranges[i];
+        uint64_t bytes = 0;
+        for (size_t d = 0; d < layout->damage_count; d++)
+            if (is_lost_in(range, &layout->damage[d]))
+                bytes += layout->damage[d].end_off - layout->damage[d].begin_off;
+        if (bytes != range->torn_bytes || range->end_off >= recovery->found.tail_off)
+            continue;
+        for (size_t d = 0; d < layout->damage_count; d++)
+            if (is_lost_in(range, &layout->damage[d]))
+                call_torn(layout, &layout->damage[d]);
+    }
 }
 
 static rd_err recover_all(struct recovery *recovery)
@@ -214,6 +258,7 @@ static rd_err recover_all(struct recovery *recovery)
         recovery->synced_matches = true;
     if (recovery->synced_matches)
         RD_TRY(forgive_unsynced(recovery));
+    forgive_remembered(recovery);
     if (found->entries == 0 && recovery->len > 0 && !recovery->options->check_all) {
         if (recovery->options->synced_off != 0)
             return RD_E_NOT_STORE; /* */

@@ -14,6 +14,7 @@
 struct recover_options {
     const atomic_bool *cancel; /* or NULL */
     uint64_t synced_off;       /* what STORE.writer says of this very file; SYNCED_UNKNOWN without it */
+    struct torn_ranges torn;   /* and what was torn when it was opened before; a writer superseded the keys there */
     bool check_all;            /* leave no payload provisional */
     bool end_proven;           /* an entry was accepted there before: it isn't where a writer may have died */
 };

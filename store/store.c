@@ -97,9 +97,9 @@ static rd_err open_file(rd_store *store, const rd_open_options *options, rd_faul
     return err == RD_OK ? RD_OK : refuse(fault, err, "%s: %s", store->path, rd_err_text(err));
 }
 
-/* What STORE.writer says is known to be durable, if it speaks of this very file. A line that is there and can't be read
-   is an error: without it what a crash tore would be taken for damage, and for good once a writer goes on. */
-static rd_err read_synced_off(const rd_store *store, uint64_t *out_off, rd_fault *fault)
+/* What STORE.writer says of this very file, into the options. A line that is there and can't be read is an error:
+   without it what a crash tore would be taken for damage, and for good once a writer goes on. */
+static rd_err read_line(const rd_store *store, struct recover_options *options, rd_fault *fault)
 {
     struct writer_said said;
     struct stat opened;
@@ -109,7 +109,11 @@ static rd_err read_synced_off(const rd_store *store, uint64_t *out_off, rd_fault
         return refuse(fault, RD_E_IO, "%s: reading %s.writer: %s; nothing was changed", store->path, store->path,
                       strerror(fault->os_error));
     }
-    *out_off = read && said.inode == (uint64_t)opened.st_ino ? said.synced_off : SYNCED_UNKNOWN;
+    options->synced_off = SYNCED_UNKNOWN;
+    if (read && said.inode == (uint64_t)opened.st_ino) {
+        options->synced_off = said.synced_off;
+        options->torn = said.torn;
+    }
     return RD_OK;
 }
 
@@ -137,14 +141,13 @@ static void take_figures(rd_store *store, struct recovered *found)
     atomic_store(&store->damaged_keys, found->damaged_keys);
 }
 
-/* `*out_synced_off` is what STORE.writer says, or SYNCED_UNKNOWN. */
-static rd_err index_file(rd_store *store, const atomic_bool *cancel, rd_fault *fault, uint64_t *out_synced_off)
+static rd_err index_file(rd_store *store, const atomic_bool *cancel, rd_fault *fault)
 {
     uint64_t bytes;
     struct recovered found;
     RD_TRY(map_file(store, &bytes, fault));
     struct recover_options options = {.cancel = cancel};
-    RD_TRY(read_synced_off(store, &options.synced_off, fault));
+    RD_TRY(read_line(store, &options, fault));
     rd_err err = recover(store->mapping->base, bytes, &options, &fault->offset, &found);
     if (err != RD_OK)
         return refuse(fault, err, "%s: %s; nothing was changed", store->path, rd_err_text(err));
@@ -152,7 +155,7 @@ static rd_err index_file(rd_store *store, const atomic_bool *cancel, rd_fault *f
     store->mapping->layout = found.layout; /* nobody shares the mapping yet */
     store->tail_off = found.tail_off;
     store->unread_bytes = bytes - found.tail_off;
-    *out_synced_off = options.synced_off;
+    store->synced_off = options.synced_off;
     return RD_OK;
 }
 
@@ -174,7 +177,7 @@ static rd_err check_line(const rd_store *store, rd_fault *fault)
 }
 
 /* What a store needs that is open for writing, and what a crash left to be put right before the first append. */
-static rd_err make_writable(rd_store *store, uint64_t synced_off, rd_fault *fault)
+static rd_err make_writable(rd_store *store, rd_fault *fault)
 {
     if (!store->options.writable)
         return RD_OK;
@@ -194,7 +197,7 @@ static rd_err make_writable(rd_store *store, uint64_t synced_off, rd_fault *faul
         err = writer_line_create(store->path, &store->line);
     if (err != RD_OK)
         return refuse(fault, err, "%s: %s", store->path, rd_err_text(err));
-    if (synced_off != SYNCED_UNKNOWN && synced_off < store->tail_off)
+    if (store->synced_off != SYNCED_UNKNOWN && store->synced_off < store->tail_off)
         store->unsynced = true; /* by an earlier opening, whose word it is: a sync now must replace it */
     return RD_OK;
 }
@@ -208,9 +211,8 @@ rd_err rd_store_open(const char *path, const rd_open_options *options, rd_fault 
     if (store == NULL)
         return refuse(fault, RD_E_NOMEM, "%s: %s", path, rd_err_text(RD_E_NOMEM));
     RD_TRY(open_file(store, options, fault));
-    uint64_t synced_off = SYNCED_UNKNOWN;
-    RD_TRY(index_file(store, options->cancel, fault, &synced_off));
-    RD_TRY(make_writable(store, synced_off, fault));
+    RD_TRY(index_file(store, options->cancel, fault));
+    RD_TRY(make_writable(store, fault));
     if (upkeep_create(store) != RD_OK)
         return refuse(fault, RD_E_NOMEM, "%s: %s", path, rd_err_text(RD_E_NOMEM));
     *out_store = store;

@@ -21,6 +21,7 @@ struct rd_store {
     struct file file;
     rd_open_options options;
     uint64_t unread_bytes; /* behind the tail when opened */
+    uint64_t synced_off;   /* what STORE.writer said then, or SYNCED_UNKNOWN */
 
     /* Readers share it while they resolve keys and take their pin, never while they touch a payload or travel. The
        writer takes it whole to publish a commit, so a reader sees each batch whole or not at all (F-13); a compaction
@@ -170,6 +171,7 @@ void commit_queue_destroy(struct commit_queue *queue);
 struct writer_said {
     uint64_t pid, inode, synced_off, start; /* start: seconds since 1970 */
     char host[65];
+    struct torn_ranges torn; /* found when the file was opened, below `synced_off` since */
 };
 
 /* Read it. Returns: false where there is none, or its checksum fails, with errno 0; or where it can't be read, with
@@ -184,16 +186,19 @@ RD_MUST_CHECK rd_err writer_line_create(const char *store_path, struct writer_li
 RD_MUST_CHECK rd_err writer_line_check(const char *store_path);
 
 /* Before an append: sync the file, which ends at `tail_off`, then write the line with its directory, synced; unless
-   that was done before, or by writer_line_move. Returns: RD_OK; RD_E_NO_SPACE, RD_E_IO: don't append; RD_E_SYNC: of the
+   that was done before, or by writer_line_move. `layout`: the file's, whose torn ranges the line names from then on.
+   Returns: RD_OK; RD_E_NO_SPACE, RD_E_IO: don't append; RD_E_SYNC: of the
    store's own file. */
-RD_MUST_CHECK rd_err writer_line_begin(struct writer_line *line, const struct file *file, uint64_t tail_off);
+RD_MUST_CHECK rd_err writer_line_begin(struct writer_line *line, const struct file *file, const struct layout *layout,
+                                       uint64_t tail_off);
 
 /* After a sync: rewrite it in place, unsynced, at most once a second; always with `closing`. Failure is harmless, and
    less than what it knows already is no news: close with 0 where something is unsynced. NULL is fine. */
 void writer_line_synced(struct writer_line *line, uint64_t synced_off, bool closing);
 
 /* For another file that is about to take the store's place: write and sync it anew. Returns: as writer_line_begin. */
-RD_MUST_CHECK rd_err writer_line_move(struct writer_line *line, const struct file *file, uint64_t synced_off);
+RD_MUST_CHECK rd_err writer_line_move(struct writer_line *line, const struct file *file, const struct layout *layout,
+                                      uint64_t synced_off);
 
 void writer_line_destroy(struct writer_line *line);
 
@@ -204,7 +209,8 @@ void writer_line_destroy(struct writer_line *line);
 RD_MUST_CHECK rd_err torn_save_and_cut(rd_store *store, rd_fault *fault);
 
 /* Append for each key of a range that a crash tore (DAMAGE_TORN) what the key has without it: its older value, or a
-   tombstone, so that the range is never taken for damage once more is synced behind it. Returns: as a commit. */
+   tombstone, so that no key's version lies there once more is synced behind it, line or no line. Returns: as a commit.
+ */
 RD_MUST_CHECK rd_err torn_supersede(rd_store *store);
 
 /* ---- upkeep.c: what goes on in the background ---- */

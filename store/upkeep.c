@@ -216,12 +216,12 @@ void upkeep_scrubbed(const struct upkeep *upkeep, uint64_t *out_done, uint64_t *
 /* ---- late recovery ---------------------------------------------------------------------------------------------- */
 
 /* What a crash tore was judged at opening, by STORE.writer. Read-only, all above it stays so; a store that is written
-   to has superseded it, and what was synced behind it since is not torn. */
+   to has superseded it, and of what was synced behind it since only that very range is torn. */
 static uint64_t torn_from(const rd_store *store, const struct layout *layout)
 {
     uint64_t from = SYNCED_UNKNOWN;
     for (size_t i = 0; !store->options.writable && layout != NULL && i < layout->damage_count; i++)
-        if (layout->damage[i].kind == DAMAGE_TORN)
+        if (layout->damage[i].kind == DAMAGE_TORN && layout->damage[i].begin_off >= store->synced_off)
             from = layout->damage[i].begin_off; /* descending: the last is the first torn */
     return from;
 }
@@ -246,10 +246,11 @@ rd_err store_recover_again(rd_store *store, const atomic_bool *cancel)
     store_snapshot(store, &snapshot);
     const struct layout *layout = snapshot.mapping->layout;
     const struct damage *last = layout_find(layout, snapshot.tail_off);
-    const struct recover_options options = {.cancel = cancel,
-                                            .synced_off = torn_from(store, layout),
-                                            .check_all = true,
-                                            .end_proven = last == NULL || last->kind == RD_DAMAGE_LINK};
+    struct recover_options options = {.cancel = cancel,
+                                      .synced_off = torn_from(store, layout),
+                                      .check_all = true,
+                                      .end_proven = last == NULL || last->kind == RD_DAMAGE_LINK};
+    layout_torn(layout, &options.torn);
     rd_err err = recover(snapshot.mapping->base, snapshot.tail_off, &options, &fault_off, &found);
     if (err == RD_OK) {
         err = adopt(store, &snapshot, &found);

@@ -54,7 +54,7 @@ static rd_err begin(rd_store *store, struct stage *stage)
     if (store->options.sync == RD_SYNC_ALWAYS && file_is_gone(&store->file)) /* in the other modes, a sync asks */
         err = RD_E_ENDED;
     if (err == RD_OK && store->line != NULL) /* there is none while opening supersedes what is torn */
-        err = writer_line_begin(store->line, &store->file, store->tail_off);
+        err = writer_line_begin(store->line, &store->file, store->mapping->layout, store->tail_off);
     if (err == RD_E_ENDED || err == RD_E_SYNC)
         store->write_ended = true;
     stage->begun = err == RD_OK;

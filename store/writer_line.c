@@ -12,6 +12,7 @@
 
 #define LINE_LEN        ((size_t)512)
 #define LINE_SUFFIX     ".writer"
+#define TORN_LEAD       " torn="
 #define LINE_MODE       0644
 #define LINE_ACCESS     (O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY)
 #define REWRITE_PAUSE_S 1
@@ -24,12 +25,17 @@ struct writer_line {
     uint64_t written_off;    /* what the file says; `said.synced_off` may know more */
 };
 
-/* The line for `said`: its fields, their CRC, blanks, a newline. Returns: false where a field doesn't fit. */
+/* The line for `said`: its fields, their CRC, blanks, a newline. All ranges of any store fit. Returns: false where a
+   field doesn't. */
 static bool render(const struct writer_said *said, char out_line[LINE_LEN + 1])
 {
     int used = snprintf(out_line, LINE_LEN,
                         "rdrive-writer pid=%" PRIu64 " host=%s start=%" PRIu64 " inode=%" PRIu64 " synced=%" PRIu64,
                         said->pid, said->host, said->start, said->inode, said->synced_off);
+    for (size_t i = 0; i < said->torn.count && used > 0 && (size_t)used < LINE_LEN; i++)
+        used += snprintf(out_line + used, LINE_LEN - (size_t)used, "%s%" PRIu64 "-%" PRIu64 "/%" PRIu64,
+                         i == 0 ? TORN_LEAD : ",", said->torn.ranges[i].begin_off, said->torn.ranges[i].end_off,
+                         said->torn.ranges[i].torn_bytes);
     if (used < 0 || (size_t)used + sizeof(" checksum=12345678\n") > LINE_LEN)
         return false;
     uint32_t crc = crc_of(out_line, (size_t)used);
@@ -39,13 +45,35 @@ static bool render(const struct writer_said *said, char out_line[LINE_LEN + 1])
     return true;
 }
 
+/* The torn ranges at `text`, if that is what stands there. */
+static bool parse_torn(const char *text, struct torn_ranges *torn)
+{
+    const char *lead = TORN_LEAD;
+    while (strncmp(text, lead, strlen(lead)) == 0) {
+        if (torn->count == TORN_RANGES_MAX)
+            return false;
+        struct torn_range *range = &torn->ranges[torn->count++];
+        int used = 0;
+        text += strlen(lead);
+        if (sscanf(text, "%" SCNu64 "-%" SCNu64 "/%" SCNu64 "%n", /* NOLINT(cert-err34-c): as below */
+                   &range->begin_off, &range->end_off, &range->torn_bytes, &used) != 3)
+            return false;
+        text += used;
+        lead = ",";
+    }
+    return true;
+}
+
 static bool parse(const char *line, struct writer_said *out_said)
 {
     struct writer_said said = {0};
     char again[LINE_LEN + 1];
+    int used = 0;
     if (sscanf(line, /* NOLINT(cert-err34-c): numbers that overflow don't come out again as they went in */
-               "rdrive-writer pid=%" SCNu64 " host=%64s start=%" SCNu64 " inode=%" SCNu64 " synced=%" SCNu64, &said.pid,
-               said.host, &said.start, &said.inode, &said.synced_off) != 5)
+               "rdrive-writer pid=%" SCNu64 " host=%64s start=%" SCNu64 " inode=%" SCNu64 " synced=%" SCNu64 "%n",
+               &said.pid, said.host, &said.start, &said.inode, &said.synced_off, &used) != 5)
+        return false;
+    if (!parse_torn(line + used, &said.torn))
         return false;
     if (!render(&said, again) || memcmp(again, line, LINE_LEN) != 0)
         return false;
@@ -216,10 +244,11 @@ rd_err writer_line_check(const char *store_path)
 }
 
 /* Write the line for the file of this inode and make sure that it stays. */
-static rd_err write_synced(struct writer_line *line, uint64_t inode, uint64_t synced_off)
+static rd_err write_synced(struct writer_line *line, uint64_t inode, const struct layout *layout, uint64_t synced_off)
 {
     struct writer_said said = {
         .pid = (uint64_t)getpid(), .inode = inode, .synced_off = synced_off, .start = line->said.start};
+    layout_torn(layout, &said.torn);
     if (said.start == 0)
         said.start = (uint64_t)time(NULL);
     host_name(said.host);
@@ -236,22 +265,24 @@ static rd_err write_synced(struct writer_line *line, uint64_t inode, uint64_t sy
     return RD_OK;
 }
 
-rd_err writer_line_move(struct writer_line *line, const struct file *file, uint64_t synced_off)
+rd_err writer_line_move(struct writer_line *line, const struct file *file, const struct layout *layout,
+                        uint64_t synced_off)
 {
     struct stat st;
     line->said.inode = 0;
     if (fstat(file->fd, &st) != 0)
         return RD_E_IO;
-    return write_synced(line, (uint64_t)st.st_ino, synced_off);
+    return write_synced(line, (uint64_t)st.st_ino, layout, synced_off);
 }
 
-rd_err writer_line_begin(struct writer_line *line, const struct file *file, uint64_t tail_off)
+rd_err writer_line_begin(struct writer_line *line, const struct file *file, const struct layout *layout,
+                         uint64_t tail_off)
 {
     if (line->said.inode != 0)
         return RD_OK; /* of this file: another takes its place only with writer_line_move */
     if (tail_off > 0)
         RD_TRY(file_sync(file)); /* what it held when it was opened may still be on its way */
-    return writer_line_move(line, file, tail_off);
+    return writer_line_move(line, file, layout, tail_off);
 }
 
 void writer_line_synced(struct writer_line *line, uint64_t synced_off, bool closing)

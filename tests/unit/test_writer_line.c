@@ -181,6 +181,91 @@ static void a_damaged_line_is_replaced(void **state)
     rd_store_close(store);
 }
 
+/* Write a line that says these fields, checksum and all. */
+static void save_line(void **state, const char *fields)
+{
+    char line[513];
+    char text[400];
+    snprintf(text, sizeof text, "%s checksum=%08x", fields, (unsigned)sum_crc32(fields, strlen(fields)));
+    snprintf(line, sizeof line, "%-511s\n", text);
+    file_save(temp_path(state, "s.writer"), line, 512);
+}
+
+static void only_torn_ranges_as_we_write_them_are_believed(void **state)
+{
+    const char *lists[] = {" torn=",
+                           " torn=1",
+                           " torn=1-",
+                           " torn=1-2",
+                           " torn=1-2/",
+                           " torn=1-2/1,",
+                           " torn=1-2/1,3",
+                           " torn=01-2/1",
+                           " torn=1--2/1",
+                           " torn= 1-2/1",
+                           " torn=1-2/1 torn=3-4/1",
+                           ",1-2/1",
+                           " torn=1-99999999999999999999/1",
+                           " torn=7-7/0,6-6/0,5-5/0,4-4/0,3-3/0,2-2/0,1-1/0"};
+    struct writer_said said;
+    char fields[300];
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
+        snprintf(fields, sizeof fields, "rdrive-writer pid=1 host=h start=2 inode=3 synced=4%s", lists[i]);
+        save_line(state, fields);
+        EXPECT(!writer_line_read(temp_path(state, "s"), &said), "%s", lists[i]);
+    }
+    snprintf(fields, sizeof fields, "rdrive-writer pid=1 host=h start=2 inode=3 synced=4 torn=30-40/10,10-20/9");
+    save_line(state, fields);
+    assert_true(writer_line_read(temp_path(state, "s"), &said));
+    assert_int_equal(said.torn.count, 2);
+    assert_int_equal(said.torn.ranges[1].begin_off, 10);
+    assert_int_equal(said.torn.ranges[1].end_off, 20);
+    assert_int_equal(said.torn.ranges[1].torn_bytes, 9);
+}
+
+/* Torn ranges of ten bytes that begin there, each with damage in front of it. */
+static struct layout *layout_of(const uint64_t *begins, size_t count)
+{
+    struct layout *layout = NULL;
+    assert_int_equal(layout_create(&layout), RD_OK);
+    for (size_t i = 0; i < count; i++) {
+        struct damage torn = {.begin_off = begins[i], .end_off = begins[i] + 10, .kind = DAMAGE_TORN};
+        struct damage lost = {.begin_off = begins[i] - 10, .end_off = begins[i], .kind = RD_DAMAGE_RANGE};
+        assert_int_equal(layout_add(layout, &torn), RD_OK);
+        assert_int_equal(layout_add(layout, &lost), RD_OK);
+    }
+    return layout;
+}
+
+static void the_closest_torn_ranges_are_joined_until_they_fit_a_line_of_the_largest_store(void **state)
+{
+    const uint64_t top = (UINT64_C(1) << 48) - 10;
+    const uint64_t begins[] = {top,       top - 100, top - 120, top - 200, top - 230,
+                               top - 300, top - 400, top - 425, top - 450};
+    struct layout *layout = layout_of(begins, sizeof begins / sizeof *begins);
+    struct writer_line *line = NULL;
+    struct file file;
+    rd_store_close(store_make(state, "s"));
+    assert_int_equal(file_open(temp_path(state, "s"), &open_writing, &file), RD_OK);
+    assert_int_equal(writer_line_create(temp_path(state, "s"), &line), RD_OK);
+    assert_int_equal(writer_line_begin(line, &file, layout, top + 10), RD_OK);
+    struct writer_said said = said_of(state);
+    const struct torn_range want[] = {
+        {top, top + 10, 10},        {top - 120, top - 90, 20},  {top - 200, top - 190, 10},
+        {top - 230, top - 220, 10}, {top - 300, top - 290, 10}, {top - 450, top - 390, 30},
+    };
+    assert_int_equal(said.torn.count, TORN_RANGES_MAX);
+    assert_memory_equal(said.torn.ranges, want, sizeof want);
+    writer_line_synced(line, top + 11, true); /* it goes on saying so */
+    assert_int_equal(said_of(state).synced_off, top + 11);
+    assert_int_equal(said_of(state).torn.count, TORN_RANGES_MAX);
+    assert_int_equal(writer_line_move(line, &file, NULL, 0), RD_OK);
+    assert_int_equal(said_of(state).torn.count, 0);
+    writer_line_destroy(line);
+    file_close(&file);
+    layout_unref(layout);
+}
+
 /* ---- Where ------------------------------------------------------------------------------------------------------ */
 
 static void every_name_of_a_linked_store_finds_the_line(void **state)
@@ -289,19 +374,19 @@ static void a_moved_line_speaks_of_the_new_file(void **state)
     assert_int_equal(file_open(temp_path(state, "s"), &open_writing, &old_file), RD_OK);
     assert_int_equal(file_open(temp_path(state, "new"), &open_writing, &new_file), RD_OK);
     assert_int_equal(writer_line_create(temp_path(state, "s"), &line), RD_OK);
-    assert_int_equal(writer_line_begin(line, &old_file, 100), RD_OK);
+    assert_int_equal(writer_line_begin(line, &old_file, NULL, 100), RD_OK);
     assert_int_equal(said_of(state).inode, inode_of(temp_path(state, "s")));
     assert_int_equal(said_of(state).synced_off, 100);
     faults_clear();
-    assert_int_equal(writer_line_move(line, &new_file, 64), RD_OK); /* less than before, of another file */
+    assert_int_equal(writer_line_move(line, &new_file, NULL, 64), RD_OK); /* less than before, of another file */
     expect_log(state, "pwritev s.writer\nftruncate s.writer\nfsync s.writer\n", "");
     assert_int_equal(said_of(state).inode, inode_of(temp_path(state, "new")));
     assert_int_equal(said_of(state).synced_off, 64);
-    assert_int_equal(writer_line_begin(line, &new_file, 64), RD_OK); /* nothing is left to do */
+    assert_int_equal(writer_line_begin(line, &new_file, NULL, 64), RD_OK); /* nothing is left to do */
     assert_int_equal(faults_count(CALL_PWRITEV), 1);
     faults_fail(CALL_FSYNC, 1, EIO);
-    assert_int_equal(writer_line_move(line, &old_file, 100), RD_E_IO); /* the new file's place comes to nothing */
-    assert_int_equal(writer_line_begin(line, &old_file, 100), RD_OK);  /* so it is written before an append */
+    assert_int_equal(writer_line_move(line, &old_file, NULL, 100), RD_E_IO); /* the new file's place comes to nothing */
+    assert_int_equal(writer_line_begin(line, &old_file, NULL, 100), RD_OK);  /* so it is written before an append */
     assert_int_equal(said_of(state).inode, inode_of(temp_path(state, "s")));
     writer_line_destroy(line);
     file_close(&old_file);
@@ -325,6 +410,7 @@ static void no_line_no_append(void **state)
         rd_written done;
         rd_store *store = store_open_ok(temp_path(state, "s"), &open_always);
         faults_clear();
+        faults_clock(1000); /* no second passes, after which the line would follow */
         faults_fail(cases[i].call, cases[i].nth, cases[i].error);
         rd_err err = rd_store_write(store, text_span("k"), text_span("value"), &done);
         EXPECT(err == cases[i].err, "case %zu: %s", i, rd_err_text(err));
@@ -365,6 +451,8 @@ int main(void)
         FAULT_TEST(the_line_is_one_sector_of_text_that_names_its_writer),
         FAULT_TEST(no_damaged_line_is_believed),
         FAULT_TEST(a_damaged_line_is_replaced),
+        FAULT_TEST(only_torn_ranges_as_we_write_them_are_believed),
+        FAULT_TEST(the_closest_torn_ranges_are_joined_until_they_fit_a_line_of_the_largest_store),
         FAULT_TEST(every_name_of_a_linked_store_finds_the_line),
         FAULT_TEST(what_is_no_line_is_left_alone),
         FAULT_TEST(a_store_whose_name_leaves_none_for_a_line_is_read),
