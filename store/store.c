@@ -197,8 +197,8 @@ static rd_err make_writable(rd_store *store, rd_fault *fault)
         err = writer_line_create(store->path, &store->line);
     if (err != RD_OK)
         return refuse(fault, err, "%s: %s", store->path, rd_err_text(err));
-    if (store->synced_off != SYNCED_UNKNOWN && store->synced_off < store->tail_off)
-        store->unsynced = true; /* by an earlier opening, whose word it is: a sync now must replace it */
+    /* by an earlier opening, whose word must be replaced by a sync now, or by who left no word of this file */
+    store->unsynced = store->tail_off > 0 && store->tail_off != store->synced_off;
     return RD_OK;
 }
 

@@ -85,6 +85,34 @@ static void sync_makes_durable_what_an_earlier_opening_left(void **state)
     assert_int_equal(said_of(state).synced_off, done.tail_off);
 }
 
+/* As one has that the crate wrote, or that was copied. */
+static void sync_makes_durable_what_a_file_without_a_line_of_its_own_holds(void **state)
+{
+    rd_store *store = store_open_ok(temp_path(state, "s"), &open_always);
+    rd_written done = store_put(store, "k", "value", 5);
+    rd_store_close(store);
+    AUTO_BYTES line = file_load(temp_path(state, "s.writer"));
+    for (int round = 0; round < 2; round++) {
+        AUTO_BYTES file = file_load(temp_path(state, "s"));
+        assert_int_equal(rename(temp_path(state, "s"), temp_path(state, "kept")), 0); /* a copy has another inode */
+        file_save(temp_path(state, "s"), file.data, file.len);
+        if (round == 0)
+            file_save(temp_path(state, "s.writer"), line.data, line.len);
+        else
+            assert_int_equal(remove(temp_path(state, "s.writer")), 0);
+        store = store_open_ok(temp_path(state, "s"), &open_writing);
+        faults_clear();
+        assert_int_equal(rd_store_sync(store), RD_OK);
+        assert_true(faults_count(CALL_FDATASYNC) > 0);
+        faults_clear();
+        assert_int_equal(rd_store_sync(store), RD_OK); /* once is enough */
+        assert_int_equal(faults_count(CALL_FDATASYNC), 0);
+        rd_store_close(store);
+        assert_int_equal(said_of(state).synced_off, done.tail_off);
+        assert_int_equal(said_of(state).inode, inode_of(temp_path(state, "s")));
+    }
+}
+
 static void the_line_follows_syncs_at_most_once_a_second_and_unsynced(void **state)
 {
     rd_store *store = store_open_ok(temp_path(state, "s"), &open_always);
@@ -446,6 +474,7 @@ int main(void)
         FAULT_TEST(the_line_is_durable_before_the_first_append),
         FAULT_TEST(nothing_written_means_no_line),
         FAULT_TEST(sync_makes_durable_what_an_earlier_opening_left),
+        FAULT_TEST(sync_makes_durable_what_a_file_without_a_line_of_its_own_holds),
         FAULT_TEST(the_line_follows_syncs_at_most_once_a_second_and_unsynced),
         FAULT_TEST(the_line_never_promises_what_was_not_synced),
         FAULT_TEST(the_line_is_one_sector_of_text_that_names_its_writer),
