@@ -45,6 +45,15 @@ static bool render(const struct writer_said *said, char out_line[LINE_LEN + 1])
     return true;
 }
 
+/* A host's name as one word of plain letters, so that it may be quoted. */
+static bool is_plain(const char *host)
+{
+    for (; *host != '\0'; host++)
+        if (*host <= ' ' || *host > '~')
+            return false;
+    return true;
+}
+
 /* The torn ranges at `text`, if that is what stands there. */
 static bool parse_torn(const char *text, struct torn_ranges *torn)
 {
@@ -73,7 +82,7 @@ static bool parse(const char *line, struct writer_said *out_said)
                "rdrive-writer pid=%" SCNu64 " host=%64s start=%" SCNu64 " inode=%" SCNu64 " synced=%" SCNu64 "%n",
                &said.pid, said.host, &said.start, &said.inode, &said.synced_off, &used) != 5)
         return false;
-    if (!parse_torn(line + used, &said.torn))
+    if (!is_plain(said.host) || !parse_torn(line + used, &said.torn))
         return false;
     if (!render(&said, again) || memcmp(again, line, LINE_LEN) != 0)
         return false;
@@ -123,7 +132,6 @@ bool writer_line_read(const char *store_path, struct writer_said *out_said)
     return is_true;
 }
 
-/* A host's name as one word of plain letters. */
 static void host_name(char out_host[65])
 {
     char name[65] = {0};

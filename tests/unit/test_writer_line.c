@@ -219,6 +219,21 @@ static void save_line(void **state, const char *fields)
     file_save(temp_path(state, "s.writer"), line, 512);
 }
 
+static void only_a_host_that_can_be_quoted_is_believed(void **state)
+{
+    const char *hosts[] = {"a\x1b[31mb", "a\tb", "a\x7f", "caf\xc3\xa9", "", " "};
+    struct writer_said said;
+    for (size_t i = 0; i <= sizeof hosts / sizeof *hosts; i++) {
+        char fields[200];
+        bool plain = i == sizeof hosts / sizeof *hosts;
+        snprintf(fields, sizeof fields, "rdrive-writer pid=1 host=%s start=2 inode=3 synced=4",
+                 plain ? "host-1.example" : hosts[i]);
+        save_line(state, fields);
+        EXPECT(writer_line_read(temp_path(state, "s"), &said) == plain, "host %zu", i);
+    }
+    assert_int_equal(said.torn.count, 0); /* as lines were before they told of torn ranges */
+}
+
 static void only_torn_ranges_as_we_write_them_are_believed(void **state)
 {
     const char *lists[] = {" torn=",
@@ -480,6 +495,7 @@ int main(void)
         FAULT_TEST(the_line_is_one_sector_of_text_that_names_its_writer),
         FAULT_TEST(no_damaged_line_is_believed),
         FAULT_TEST(a_damaged_line_is_replaced),
+        FAULT_TEST(only_a_host_that_can_be_quoted_is_believed),
         FAULT_TEST(only_torn_ranges_as_we_write_them_are_believed),
         FAULT_TEST(the_closest_torn_ranges_are_joined_until_they_fit_a_line_of_the_largest_store),
         FAULT_TEST(every_name_of_a_linked_store_finds_the_line),
