@@ -141,6 +141,30 @@ static void a_late_recovery_knows_what_was_torn(void **state)
     expect_compacts(state, 5);
 }
 
+static void what_fails_late_behind_a_remembered_range_is_damage(void **state)
+{
+    const char *path = temp_path(state, "s");
+    make_unnamed(state);
+    AUTO_BYTES large = bytes_xorshift(7, 100000);
+    rd_store *store = store_open_ok(path, &open_writing);
+    uint64_t tail = store_put(store, "later", large.data, large.len).tail_off;
+    store_put(store, "last", "value", 5);
+    assert_int_equal(rd_store_sync(store), RD_OK);
+    rd_store_close(store);
+    for (int round = 0; round < 2; round++) {
+        rd_verified verified;
+        rd_entry entry = {0};
+        store = store_open_ok(path, round == 0 ? &open_reading : &open_writing);
+        expect_ranges(store, 0, 0);
+        file_poke(path, tail - 1000, 1);
+        assert_int_equal(rd_store_verify(store, 1, NULL, NULL, &verified), RD_OK);
+        expect_ranges(store, 1, 0);
+        assert_int_equal(rd_store_read(store, text_span("later"), &entry), RD_E_DAMAGED);
+        rd_store_close(store);
+        file_poke(path, tail - 1000, 1);
+    }
+}
+
 /* Opening leaves large payloads of synced entries unchecked; not so those that are known to be torn. */
 static void a_large_torn_value_never_becomes_damage(void **state)
 {
@@ -213,6 +237,27 @@ static void damage_that_reaches_into_a_remembered_range_is_damage(void **state)
     rd_store_close(store);
 }
 
+/* Then what its key has without it is gone too. */
+static void a_remembered_range_at_the_end_of_a_cut_file_is_damage(void **state)
+{
+    const char *path = temp_path(state, "s");
+    AUTO_BYTES value = bytes_xorshift(6, 2000);
+    make_unnamed(state);
+    rd_store *store = store_open_ok(path, &open_writing);
+    uint64_t end = store_put(store, "a", value.data, value.len).tail_off;
+    store_put(store, "whole", "value", 5);
+    rd_store_close(store);
+    file_poke(path, end - 100, 1);
+    write_and_sync(state, 0, 0);
+    assert_int_equal(remembered(state), 2);
+    assert_int_equal(truncate(path, (off_t)end), 0);
+    store = store_open_ok(path, &open_reading);
+    expect_ranges(store, 1, 0);
+    rd_entry entry = {0};
+    assert_int_equal(rd_store_read(store, text_span("a"), &entry), RD_E_DAMAGED);
+    rd_store_close(store);
+}
+
 static void a_range_remembered_of_another_file_is_none(void **state)
 {
     const char *path = temp_path(state, "s");
@@ -272,10 +317,12 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEMP_TEST(a_torn_range_of_unknown_keys_never_becomes_damage),
         TEMP_TEST(a_late_recovery_knows_what_was_torn),
+        TEMP_TEST(what_fails_late_behind_a_remembered_range_is_damage),
         TEMP_TEST(a_large_torn_value_never_becomes_damage),
         TEMP_TEST(ranges_of_several_crashes_are_remembered_together),
         TEMP_TEST(damage_elsewhere_is_damage_beside_a_remembered_range),
         TEMP_TEST(damage_that_reaches_into_a_remembered_range_is_damage),
+        TEMP_TEST(a_remembered_range_at_the_end_of_a_cut_file_is_damage),
         TEMP_TEST(a_range_remembered_of_another_file_is_none),
         TEMP_TEST(a_remembered_range_that_the_file_does_not_bear_out_forgives_nothing),
         TEMP_TEST(more_ranges_than_a_line_has_room_for_are_joined),
