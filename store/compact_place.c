@@ -160,8 +160,9 @@ static rd_err put_in_place(struct compaction *compaction)
 {
     rd_store *store = compaction->store;
     compaction->doing = "writing STORE.writer";
-    rd_err err = writer_line_move(store->line, &compaction->file, compaction->mapping->layout,
-                                  appender_tail(&compaction->appender));
+    const struct layout *layout = store->mapping->layout;
+    uint64_t tail_off = appender_tail(&compaction->appender);
+    rd_err err = writer_line_move(store->line, &store->file, layout, &compaction->file, tail_off);
     compaction->doing = err == RD_OK ? "removing STORE.idx" : compaction->doing;
     if (err == RD_OK)
         err = remove_index(compaction);
@@ -169,7 +170,7 @@ static rd_err put_in_place(struct compaction *compaction)
         err = rename_copy(compaction);
     if (err != RD_OK) {
         int saved = errno;
-        rd_err back = writer_line_move(store->line, &store->file, store->mapping->layout, store->tail_off);
+        rd_err back = writer_line_move(store->line, &store->file, layout, &store->file, store->tail_off);
         (void)back; /* a line that isn't back is written before the next append */
         errno = saved;
     }

@@ -19,7 +19,7 @@ struct damage {
 
 /* Torn ranges in brief, as STORE.writer has room for them: from the file's end down. Where there are more, those with
    the least between them are one interval around them. */
-#define TORN_RANGES_MAX 6
+#define TORN_RANGES_MAX 5
 struct torn_ranges {
     size_t count;
     struct torn_range {

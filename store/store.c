@@ -110,10 +110,10 @@ static rd_err read_line(const rd_store *store, struct recover_options *options, 
                       strerror(fault->os_error));
     }
     options->synced_off = SYNCED_UNKNOWN;
-    if (read && said.inode == (uint64_t)opened.st_ino) {
+    if (read && said.inode == (uint64_t)opened.st_ino)
         options->synced_off = said.synced_off;
+    if (read && said.torn_inode == (uint64_t)opened.st_ino)
         options->torn = said.torn;
-    }
     return RD_OK;
 }
 

@@ -171,7 +171,8 @@ void commit_queue_destroy(struct commit_queue *queue);
 struct writer_said {
     uint64_t pid, inode, synced_off, start; /* start: seconds since 1970 */
     char host[65];
-    struct torn_ranges torn; /* found when the file was opened, below `synced_off` since */
+    uint64_t torn_inode; /* of the file with these ranges: up to a compaction's rename, the one to be replaced */
+    struct torn_ranges torn;
 };
 
 /* Read it. Returns: false where there is none, or its checksum fails, with errno 0; or where it can't be read, with
@@ -196,9 +197,10 @@ RD_MUST_CHECK rd_err writer_line_begin(struct writer_line *line, const struct fi
    less than what it knows already is no news: close with 0 where something is unsynced. NULL is fine. */
 void writer_line_synced(struct writer_line *line, uint64_t synced_off, bool closing);
 
-/* For another file that is about to take the store's place: write and sync it anew. Returns: as writer_line_begin. */
-RD_MUST_CHECK rd_err writer_line_move(struct writer_line *line, const struct file *file, const struct layout *layout,
-                                      uint64_t synced_off);
+/* For another file that is about to take the store's place: write and sync it anew. Until then `store_file` may still
+   be opened, so the torn ranges of its `layout` are named. Returns: as writer_line_begin. */
+RD_MUST_CHECK rd_err writer_line_move(struct writer_line *line, const struct file *store_file,
+                                      const struct layout *layout, const struct file *file, uint64_t synced_off);
 
 void writer_line_destroy(struct writer_line *line);
 

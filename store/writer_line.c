@@ -12,7 +12,6 @@
 
 #define LINE_LEN        ((size_t)512)
 #define LINE_SUFFIX     ".writer"
-#define TORN_LEAD       " torn="
 #define LINE_MODE       0644
 #define LINE_ACCESS     (O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY)
 #define REWRITE_PAUSE_S 1
@@ -32,10 +31,12 @@ static bool render(const struct writer_said *said, char out_line[LINE_LEN + 1])
     int used = snprintf(out_line, LINE_LEN,
                         "rdrive-writer pid=%" PRIu64 " host=%s start=%" PRIu64 " inode=%" PRIu64 " synced=%" PRIu64,
                         said->pid, said->host, said->start, said->inode, said->synced_off);
+    if (said->torn.count > 0 && used > 0 && (size_t)used < LINE_LEN)
+        used += snprintf(out_line + used, LINE_LEN - (size_t)used, " torn=%" PRIu64, said->torn_inode);
     for (size_t i = 0; i < said->torn.count && used > 0 && (size_t)used < LINE_LEN; i++)
-        used += snprintf(out_line + used, LINE_LEN - (size_t)used, "%s%" PRIu64 "-%" PRIu64 "/%" PRIu64,
-                         i == 0 ? TORN_LEAD : ",", said->torn.ranges[i].begin_off, said->torn.ranges[i].end_off,
-                         said->torn.ranges[i].torn_bytes);
+        used +=
+            snprintf(out_line + used, LINE_LEN - (size_t)used, "%s%" PRIu64 "-%" PRIu64 "/%" PRIu64, i == 0 ? ":" : ",",
+                     said->torn.ranges[i].begin_off, said->torn.ranges[i].end_off, said->torn.ranges[i].torn_bytes);
     if (used < 0 || (size_t)used + sizeof(" checksum=12345678\n") > LINE_LEN)
         return false;
     uint32_t crc = crc_of(out_line, (size_t)used);
@@ -55,20 +56,23 @@ static bool is_plain(const char *host)
 }
 
 /* The torn ranges at `text`, if that is what stands there. */
-static bool parse_torn(const char *text, struct torn_ranges *torn)
+static bool parse_torn(const char *text, struct writer_said *said)
 {
-    const char *lead = TORN_LEAD;
-    while (strncmp(text, lead, strlen(lead)) == 0) {
+    struct torn_ranges *torn = &said->torn;
+    int inode_len = 0;
+    if (sscanf(text, " torn=%" SCNu64 "%n", &said->torn_inode, &inode_len) != 1) /* NOLINT(cert-err34-c): as below */
+        return true;
+    text += inode_len;
+    for (char lead = ':'; *text == lead; lead = ',') {
         if (torn->count == TORN_RANGES_MAX)
             return false;
         struct torn_range *range = &torn->ranges[torn->count++];
         int used = 0;
-        text += strlen(lead);
+        text++;
         if (sscanf(text, "%" SCNu64 "-%" SCNu64 "/%" SCNu64 "%n", /* NOLINT(cert-err34-c): as below */
                    &range->begin_off, &range->end_off, &range->torn_bytes, &used) != 3)
             return false;
         text += used;
-        lead = ",";
     }
     return true;
 }
@@ -82,7 +86,7 @@ static bool parse(const char *line, struct writer_said *out_said)
                "rdrive-writer pid=%" SCNu64 " host=%64s start=%" SCNu64 " inode=%" SCNu64 " synced=%" SCNu64 "%n",
                &said.pid, said.host, &said.start, &said.inode, &said.synced_off, &used) != 5)
         return false;
-    if (!is_plain(said.host) || !parse_torn(line + used, &said.torn))
+    if (!is_plain(said.host) || !parse_torn(line + used, &said))
         return false;
     if (!render(&said, again) || memcmp(again, line, LINE_LEN) != 0)
         return false;
@@ -251,12 +255,11 @@ rd_err writer_line_check(const char *store_path)
     return can ? RD_OK : RD_E_IO;
 }
 
-/* Write the line for the file of this inode and make sure that it stays. */
-static rd_err write_synced(struct writer_line *line, uint64_t inode, const struct layout *layout, uint64_t synced_off)
+/* Write the line, of which the caller has filled in what it says of files, and make sure that it stays. */
+static rd_err write_synced(struct writer_line *line, struct writer_said said)
 {
-    struct writer_said said = {
-        .pid = (uint64_t)getpid(), .inode = inode, .synced_off = synced_off, .start = line->said.start};
-    layout_torn(layout, &said.torn);
+    said.pid = (uint64_t)getpid();
+    said.start = line->said.start;
     if (said.start == 0)
         said.start = (uint64_t)time(NULL);
     host_name(said.host);
@@ -268,19 +271,23 @@ static rd_err write_synced(struct writer_line *line, uint64_t inode, const struc
     if (file_sync_directory(line->path) != RD_OK)
         return RD_E_IO; /* nothing of the store is in doubt */
     line->said = said;
-    line->written_off = synced_off;
+    line->written_off = said.synced_off;
     line->rewritten_s = monotonic_s();
     return RD_OK;
 }
 
-rd_err writer_line_move(struct writer_line *line, const struct file *file, const struct layout *layout,
-                        uint64_t synced_off)
+rd_err writer_line_move(struct writer_line *line, const struct file *store_file, const struct layout *layout,
+                        const struct file *file, uint64_t synced_off)
 {
     struct stat st;
+    struct stat torn_st;
     line->said.inode = 0;
-    if (fstat(file->fd, &st) != 0)
+    if (fstat(file->fd, &st) != 0 || fstat(store_file->fd, &torn_st) != 0)
         return RD_E_IO;
-    return write_synced(line, (uint64_t)st.st_ino, layout, synced_off);
+    struct writer_said said = {
+        .inode = (uint64_t)st.st_ino, .synced_off = synced_off, .torn_inode = (uint64_t)torn_st.st_ino};
+    layout_torn(layout, &said.torn);
+    return write_synced(line, said);
 }
 
 rd_err writer_line_begin(struct writer_line *line, const struct file *file, const struct layout *layout,
@@ -290,7 +297,7 @@ rd_err writer_line_begin(struct writer_line *line, const struct file *file, cons
         return RD_OK; /* of this file: another takes its place only with writer_line_move */
     if (tail_off > 0)
         RD_TRY(file_sync(file)); /* what it held when it was opened may still be on its way */
-    return writer_line_move(line, file, layout, tail_off);
+    return writer_line_move(line, file, layout, file, tail_off);
 }
 
 void writer_line_synced(struct writer_line *line, uint64_t synced_off, bool closing)

@@ -100,6 +100,9 @@ static void check_image(const struct round *round, const char *folder, struct vi
         }
         if (err != RD_OK)
             fail("%s: %s", names[i], fault.text);
+        rd_store_info info;
+        if (rd_store_info_get(store, &info) != RD_OK || info.damaged_ranges > 0)
+            fail("%s: what a crash tore is taken for damage", names[i]);
         oracle_check(round->oracle, store, names[i], i == 0 ? out_view : &view);
         if (i > 0)
             oracle_same(round->oracle, out_view, &view, names[i]);

@@ -237,19 +237,23 @@ static void only_a_host_that_can_be_quoted_is_believed(void **state)
 static void only_torn_ranges_as_we_write_them_are_believed(void **state)
 {
     const char *lists[] = {" torn=",
-                           " torn=1",
-                           " torn=1-",
-                           " torn=1-2",
-                           " torn=1-2/",
-                           " torn=1-2/1,",
-                           " torn=1-2/1,3",
-                           " torn=01-2/1",
-                           " torn=1--2/1",
-                           " torn= 1-2/1",
-                           " torn=1-2/1 torn=3-4/1",
+                           " torn=9",
+                           " torn=9:",
+                           " torn=9:1",
+                           " torn=9:1-2",
+                           " torn=9:1-2/",
+                           " torn=9:1-2/1,",
+                           " torn=9:1-2/1,3",
+                           " torn=9:01-2/1",
+                           " torn=9:1--2/1",
+                           " torn=9: 1-2/1",
+                           " torn=1-2/1",
+                           " torn=9:1-2/1 torn=9:3-4/1",
                            ",1-2/1",
-                           " torn=1-99999999999999999999/1",
-                           " torn=7-7/0,6-6/0,5-5/0,4-4/0,3-3/0,2-2/0,1-1/0"};
+                           " torn=9:1-99999999999999999999/1",
+                           " torn=9:6-6/0,5-5/0,4-4/0,3-3/0,2-2/0,1-1/0",
+                           " torn=9,1-2/1",
+                           " torn=9:1-2/1:1-2/1"};
     struct writer_said said;
     char fields[300];
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
@@ -257,9 +261,10 @@ static void only_torn_ranges_as_we_write_them_are_believed(void **state)
         save_line(state, fields);
         EXPECT(!writer_line_read(temp_path(state, "s"), &said), "%s", lists[i]);
     }
-    snprintf(fields, sizeof fields, "rdrive-writer pid=1 host=h start=2 inode=3 synced=4 torn=30-40/10,10-20/9");
+    snprintf(fields, sizeof fields, "rdrive-writer pid=1 host=h start=2 inode=3 synced=4 torn=9:30-40/10,10-20/9");
     save_line(state, fields);
     assert_true(writer_line_read(temp_path(state, "s"), &said));
+    assert_int_equal(said.torn_inode, 9);
     assert_int_equal(said.torn.count, 2);
     assert_int_equal(said.torn.ranges[1].begin_off, 10);
     assert_int_equal(said.torn.ranges[1].end_off, 20);
@@ -283,8 +288,7 @@ static struct layout *layout_of(const uint64_t *begins, size_t count)
 static void the_closest_torn_ranges_are_joined_until_they_fit_a_line_of_the_largest_store(void **state)
 {
     const uint64_t top = (UINT64_C(1) << 48) - 10;
-    const uint64_t begins[] = {top,       top - 100, top - 120, top - 200, top - 230,
-                               top - 300, top - 400, top - 425, top - 450};
+    const uint64_t begins[] = {top, top - 100, top - 120, top - 230, top - 300, top - 400, top - 425, top - 450};
     struct layout *layout = layout_of(begins, sizeof begins / sizeof *begins);
     struct writer_line *line = NULL;
     struct file file;
@@ -294,15 +298,15 @@ static void the_closest_torn_ranges_are_joined_until_they_fit_a_line_of_the_larg
     assert_int_equal(writer_line_begin(line, &file, layout, top + 10), RD_OK);
     struct writer_said said = said_of(state);
     const struct torn_range want[] = {
-        {top, top + 10, 10},        {top - 120, top - 90, 20},  {top - 200, top - 190, 10},
-        {top - 230, top - 220, 10}, {top - 300, top - 290, 10}, {top - 450, top - 390, 30},
+        {top, top + 10, 10},        {top - 120, top - 90, 20},  {top - 230, top - 220, 10},
+        {top - 300, top - 290, 10}, {top - 450, top - 390, 30},
     };
     assert_int_equal(said.torn.count, TORN_RANGES_MAX);
     assert_memory_equal(said.torn.ranges, want, sizeof want);
     writer_line_synced(line, top + 11, true); /* it goes on saying so */
     assert_int_equal(said_of(state).synced_off, top + 11);
     assert_int_equal(said_of(state).torn.count, TORN_RANGES_MAX);
-    assert_int_equal(writer_line_move(line, &file, NULL, 0), RD_OK);
+    assert_int_equal(writer_line_move(line, &file, NULL, &file, 0), RD_OK);
     assert_int_equal(said_of(state).torn.count, 0);
     writer_line_destroy(line);
     file_close(&file);
@@ -421,15 +425,17 @@ static void a_moved_line_speaks_of_the_new_file(void **state)
     assert_int_equal(said_of(state).inode, inode_of(temp_path(state, "s")));
     assert_int_equal(said_of(state).synced_off, 100);
     faults_clear();
-    assert_int_equal(writer_line_move(line, &new_file, NULL, 64), RD_OK); /* less than before, of another file */
+    assert_int_equal(writer_line_move(line, &old_file, NULL, &new_file, 64),
+                     RD_OK); /* less than before, of another file */
     expect_log(state, "pwritev s.writer\nftruncate s.writer\nfsync s.writer\n", "");
     assert_int_equal(said_of(state).inode, inode_of(temp_path(state, "new")));
     assert_int_equal(said_of(state).synced_off, 64);
     assert_int_equal(writer_line_begin(line, &new_file, NULL, 64), RD_OK); /* nothing is left to do */
     assert_int_equal(faults_count(CALL_PWRITEV), 1);
     faults_fail(CALL_FSYNC, 1, EIO);
-    assert_int_equal(writer_line_move(line, &old_file, NULL, 100), RD_E_IO); /* the new file's place comes to nothing */
-    assert_int_equal(writer_line_begin(line, &old_file, NULL, 100), RD_OK);  /* so it is written before an append */
+    assert_int_equal(writer_line_move(line, &new_file, NULL, &old_file, 100),
+                     RD_E_IO);                                              /* the new file's place comes to nothing */
+    assert_int_equal(writer_line_begin(line, &old_file, NULL, 100), RD_OK); /* so it is written before an append */
     assert_int_equal(said_of(state).inode, inode_of(temp_path(state, "s")));
     writer_line_destroy(line);
     file_close(&old_file);
