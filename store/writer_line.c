@@ -12,7 +12,7 @@
 
 #define LINE_LEN        ((size_t)512)
 #define LINE_SUFFIX     ".writer"
-#define LINE_MODE       0644
+#define LINE_OWNER_MODE 0600 /* to begin with; then whoever reads the store reads the line */
 #define LINE_ACCESS     (O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY)
 #define REWRITE_PAUSE_S 1
 
@@ -216,7 +216,7 @@ static rd_err open_line(struct writer_line *line)
     }
     if (line->fd >= 0)
         return RD_OK;
-    int fd = open(line->path, LINE_ACCESS | O_CREAT, LINE_MODE);
+    int fd = open(line->path, LINE_ACCESS | O_CREAT, LINE_OWNER_MODE);
     if (fd < 0)
         return file_error();
     if (is_for_lines(fd)) {
@@ -287,7 +287,11 @@ rd_err writer_line_move(struct writer_line *line, const struct file *store_file,
     struct writer_said said = {
         .inode = (uint64_t)st.st_ino, .synced_off = synced_off, .torn_inode = (uint64_t)torn_st.st_ino};
     layout_torn(layout, &said.torn);
-    return write_synced(line, said);
+    RD_TRY(write_synced(line, said));
+    /* whoever may read the store needs the line to tell torn from damaged; not ours to change, it stays as it is */
+    int unchanged = fchmod(line->fd, (st.st_mode & 0444) | LINE_OWNER_MODE);
+    (void)unchanged;
+    return RD_OK;
 }
 
 rd_err writer_line_begin(struct writer_line *line, const struct file *file, const struct layout *layout,

@@ -171,6 +171,20 @@ static void the_line_is_one_sector_of_text_that_names_its_writer(void **state)
     assert_true(said.start > 1600000000 && said.start <= (uint64_t)time(NULL));
 }
 
+static void whoever_reads_the_store_reads_the_line(void **state)
+{
+    const mode_t modes[] = {0600, 0640, 0644, 0660};
+    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
+        struct stat at;
+        rd_store *store = store_open_ok(temp_path(state, "s"), &open_always);
+        assert_int_equal(chmod(temp_path(state, "s"), modes[i]), 0);
+        store_put(store, "k", "value", 5);
+        rd_store_close(store);
+        assert_int_equal(stat(temp_path(state, "s.writer"), &at), 0);
+        assert_int_equal(at.st_mode & 07777, (modes[i] & 0444) | 0600);
+    }
+}
+
 static void no_damaged_line_is_believed(void **state)
 {
     const char *path = temp_path(state, "s");
@@ -499,6 +513,7 @@ int main(void)
         FAULT_TEST(the_line_follows_syncs_at_most_once_a_second_and_unsynced),
         FAULT_TEST(the_line_never_promises_what_was_not_synced),
         FAULT_TEST(the_line_is_one_sector_of_text_that_names_its_writer),
+        FAULT_TEST(whoever_reads_the_store_reads_the_line),
         FAULT_TEST(no_damaged_line_is_believed),
         FAULT_TEST(a_damaged_line_is_replaced),
         FAULT_TEST(only_a_host_that_can_be_quoted_is_believed),
