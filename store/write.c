@@ -377,7 +377,10 @@ static rd_err complete_nothing(rd_store *store)
         return RD_E_SYNC;
     }
     store->unsynced = false;
-    writer_line_synced(store->line, store->tail_off, false);
+    /* or the earlier opening's line would go on calling it torn; opening itself has none yet */
+    const struct layout *layout = store->mapping->layout;
+    if (store->line != NULL && writer_line_begin(store->line, &store->file, layout, store->tail_off) == RD_OK)
+        writer_line_synced(store->line, store->tail_off, false);
     return RD_OK;
 }
 

@@ -85,6 +85,22 @@ static void sync_makes_durable_what_an_earlier_opening_left(void **state)
     assert_int_equal(said_of(state).synced_off, done.tail_off);
 }
 
+/* It rests on what that opening left, which the old line would go on calling torn. */
+static void a_durable_delete_of_nothing_makes_the_line_say_so(void **state)
+{
+    rd_store *store = store_make(state, "s");
+    rd_written done = store_put(store, "k", "value", 5);
+    rd_store_close(store);
+    assert_int_equal(said_of(state).synced_off, 0);
+    store = store_open_ok(temp_path(state, "s"), &open_always);
+    rd_written deleted;
+    assert_int_equal(rd_store_delete(store, text_span("absent"), &deleted), RD_OK);
+    assert_true(deleted.durable);
+    assert_int_equal(rd_store_sync(store), RD_OK);
+    rd_store_close(store);
+    assert_int_equal(said_of(state).synced_off, done.tail_off);
+}
+
 /* As one has that the crate wrote, or that was copied. */
 static void sync_makes_durable_what_a_file_without_a_line_of_its_own_holds(void **state)
 {
@@ -509,6 +525,7 @@ int main(void)
         FAULT_TEST(the_line_is_durable_before_the_first_append),
         FAULT_TEST(nothing_written_means_no_line),
         FAULT_TEST(sync_makes_durable_what_an_earlier_opening_left),
+        FAULT_TEST(a_durable_delete_of_nothing_makes_the_line_say_so),
         FAULT_TEST(sync_makes_durable_what_a_file_without_a_line_of_its_own_holds),
         FAULT_TEST(the_line_follows_syncs_at_most_once_a_second_and_unsynced),
         FAULT_TEST(the_line_never_promises_what_was_not_synced),
