@@ -10,8 +10,8 @@ usage() {
 usage: tests/fuzz/run.sh [SECONDS | --build]
 
 Builds build/fuzz with clang, replays each fuzzer's corpus (tests/fuzz/corpus, and the fixtures as files), and lets each
-look for new inputs: without SECONDS for a fixed number of runs from a fixed seed and that corpus alone, so that every
-such run is alike; for SECONDS from a random seed, new inputs being kept in build/fuzz/corpus for the next. Findings are
+look for new inputs: without SECONDS for a fixed number of runs from a fixed seed and that corpus alone, in its order, so
+that such runs are alike, but for the index's secret and the threads of the engine; for SECONDS from a random seed, new inputs being kept in build/fuzz/corpus for the next. Findings are
 in build/fuzz/findings: replay one with build/fuzz/bin/fuzz_NAME FILE. The last line is "N passed, N failed": of each
 fuzzer its replay, and its search.
 END
@@ -43,25 +43,30 @@ build() {
   cmake --build "$tree"
 }
 
+# Mutations depend on addresses, so these are the same each time, where that may be asked for.
+alike=()
+if setarch -R true 2>/dev/null; then alike=(setarch -R); fi
+
 # fuzz NAME ARGUMENT...
 fuzz() {
   local name=$1
   shift
-  ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1 "$tree/bin/fuzz_$name" \
+  ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1 "${alike[@]}" "$tree/bin/fuzz_$name" \
     -timeout=30 -rss_limit_mb=2048 -artifact_prefix="$tree/findings/$name-" "$@" 2>&1
 }
 
 search() { # NAME
   local dictionary=$root/tests/fuzz/$1.dict
-  local arguments=(-max_len="${longest[$1]}" -len_control=0) kept=$tree/corpus/$1
+  local arguments=(-max_len="${longest[$1]}" -len_control=0) kept=$tree/corpus/$1 seeds=$tree/seeds/$1
   if [[ -n $seconds ]]; then
-    arguments+=(-max_total_time="$seconds")
+    arguments+=(-max_total_time="$seconds" "$kept" "$seeds")
   else
-    arguments+=(-runs="${runs[$1]}" -seed=1)
-    kept=$tree/new/$1
+    # What goes by the clock is off: entropic weighs inputs by their time, and what was found is read again each second.
+    find "$seeds" -type f | LC_ALL=C sort | paste -sd, >"$seeds.list"
+    arguments+=(-runs="${runs[$1]}" -seed=1 -entropic=0 -reload=0 -seed_inputs="@$seeds.list" "$tree/new/$1")
   fi
   [[ ! -e $dictionary ]] || arguments+=(-dict="$dictionary")
-  fuzz "$1" "${arguments[@]}" -print_final_stats=1 "$kept" "$tree/seeds/$1"
+  fuzz "$1" "${arguments[@]}" -print_final_stats=1
 }
 
 passed=0 failed=0
