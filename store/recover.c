@@ -108,11 +108,11 @@ static rd_err check_payload(const struct recovery *recovery, const struct entry 
     return RD_OK;
 }
 
-/* Whether a range lies in one that was torn when the file was opened before. */
+/* Whether a range touches one that was torn when the file was opened before: a torn link leads anywhere. */
 static bool is_remembered(const struct torn_ranges *torn, uint64_t begin_off, uint64_t end_off)
 {
     for (size_t i = 0; i < torn->count; i++)
-        if (begin_off >= torn->ranges[i].begin_off && end_off <= torn->ranges[i].end_off)
+        if (begin_off < torn->ranges[i].end_off && end_off > torn->ranges[i].begin_off)
             return true;
     return false;
 }

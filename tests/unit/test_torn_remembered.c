@@ -220,6 +220,33 @@ static void a_large_torn_value_never_becomes_damage(void **state)
     expect_compacts(state, 5);
 }
 
+/* The lost sector takes the trailer's hash and its link's low byte, so that the link leads into the pad below "a". */
+static void a_large_torn_value_hides_nothing_that_lies_below_it(void **state)
+{
+    enum { NEWER_OFF = 102400, TORN_START = 102464, TORN_END = 400 * 512 + 11 };
+    const char *path = temp_path(state, "s");
+    AUTO_BYTES large = bytes_xorshift(5, NEWER_OFF - 40 - 20 - 64);
+    AUTO_BYTES torn = bytes_xorshift(6, TORN_END - 20 - TORN_START);
+    rd_store *store = store_make(state, "s");
+    store_put(store, "a", "older", 5);
+    store_put(store, "large", large.data, large.len);
+    assert_int_equal(store_put(store, "a", "newer", 5).tail_off, NEWER_OFF + 25);
+    assert_int_equal(rd_store_sync(store), RD_OK);
+    rd_store_close(store);
+    store = store_open_ok(path, &open_writing);
+    assert_int_equal(store_put(store, "torn", torn.data, torn.len).tail_off, TORN_END);
+    store_put(store, "whole", "value", 5);
+    rd_store_close(store);
+    zero_sector(path, TORN_END - 11 - SECTOR);
+    for (int round = 0; round < 3; round++) {
+        write_and_sync(state, 0, 0);
+        store = store_open_ok(path, &open_reading);
+        expect_ranges(store, 0, 0);
+        store_expect(store, rd_hash(text_span("a")), "newer", 5);
+        rd_store_close(store);
+    }
+}
+
 static void ranges_of_several_crashes_are_remembered_together(void **state)
 {
     make_unnamed(state);
@@ -349,6 +376,7 @@ int main(void)
         TEMP_TEST(a_late_recovery_knows_what_was_torn),
         TEMP_TEST(what_fails_late_behind_a_remembered_range_is_damage),
         TEMP_TEST(a_large_torn_value_never_becomes_damage),
+        TEMP_TEST(a_large_torn_value_hides_nothing_that_lies_below_it),
         TEMP_TEST(ranges_of_several_crashes_are_remembered_together),
         TEMP_TEST(damage_elsewhere_is_damage_beside_a_remembered_range),
         TEMP_TEST(damage_that_reaches_into_a_remembered_range_is_damage),
