@@ -289,7 +289,7 @@ rd_err writer_line_move(struct writer_line *line, const struct file *store_file,
     layout_torn(layout, &said.torn);
     RD_TRY(write_synced(line, said));
     /* whoever may read the store needs the line to tell torn from damaged; not ours to change, it stays as it is */
-    int unchanged = fchmod(line->fd, (st.st_mode & 0444) | LINE_OWNER_MODE);
+    int unchanged = fchown(line->fd, (uid_t)-1, st.st_gid) | fchmod(line->fd, (st.st_mode & 0444) | LINE_OWNER_MODE);
     (void)unchanged;
     return RD_OK;
 }
