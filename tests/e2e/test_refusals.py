@@ -16,7 +16,7 @@ from support import (DEADLINE_S, HEALTH, KEEP_NOTHING, KIB, MIB, READER, SANITIZ
 GOOD = reader_pb2.ReadRequest(key=b"key")
 LARGE = 32 * MIB  # more than the windows and buffers between a daemon and a client that doesn't read
 UNKNOWN_CALLS, WARM_UP = 20_000, 5_000
-FLAT = {"": 512 * KIB, "address": 2 * MIB, "thread": 16 * MIB}[SANITIZE]  # 20,000 leaks of 12 KB would be 234 MiB
+FLAT = {"": 2 * MIB, "address": 2 * MIB, "thread": 16 * MIB}[SANITIZE]  # 20,000 leaks of 12 KB would be 234 MiB
 
 folder = tempfile.TemporaryDirectory(prefix="rdrive-e2e-")
 store = Path(folder.name) / "store.srd"
