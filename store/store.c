@@ -186,9 +186,12 @@ static rd_err make_writable(rd_store *store, rd_fault *fault)
         fault->os_error = errno;
         return refuse(fault, RD_E_SYNC, "%s: syncing its directory: %s", store->path, strerror(errno));
     }
-    if (store->unread_bytes > 0)
+    if (store->unread_bytes > 0) {
         RD_TRY(torn_save_and_cut(store, fault));
-    store->unread_bytes = 0;
+        store->torn_bytes = store->unread_bytes;
+        store->torn_off = store->tail_off;
+        store->unread_bytes = 0;
+    }
     rd_err err = commit_queue_create(&store->queue);
     /* before there is a line of ours: the old one must go on saying that what is torn was never synced */
     if (err == RD_OK)
@@ -239,7 +242,10 @@ static uint64_t reclaimable(uint64_t tail_off, uint64_t live_stored)
 
 rd_err rd_store_info_get(rd_store *store, rd_store_info *out_info)
 {
-    rd_store_info info = {.unread_bytes = store->unread_bytes, .writable = store->options.writable};
+    rd_store_info info = {.unread_bytes = store->unread_bytes,
+                          .torn_bytes = store->torn_bytes,
+                          .torn_off = store->torn_off,
+                          .writable = store->options.writable};
     pthread_rwlock_rdlock(&store->publish);
     rd_err err = file_size(&store->file, &info.file_size);
     const struct layout *layout = store->mapping->layout;

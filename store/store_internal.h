@@ -20,8 +20,9 @@ struct rd_store {
     char *path;
     struct file file;
     rd_open_options options;
-    uint64_t unread_bytes; /* behind the tail when opened */
-    uint64_t synced_off;   /* what STORE.writer said then, or SYNCED_UNKNOWN */
+    uint64_t unread_bytes;         /* behind the tail when opened */
+    uint64_t torn_bytes, torn_off; /* cut by opening for writing, and where */
+    uint64_t synced_off;           /* what STORE.writer said then, or SYNCED_UNKNOWN */
 
     /* Readers share it while they resolve keys and take their pin, never while they touch a payload or travel. The
        writer takes it whole to publish a commit, so a reader sees each batch whole or not at all (F-13); a compaction

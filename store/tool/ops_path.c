@@ -1,5 +1,7 @@
 #include "ops.h"
+#include "report.h"
 
+#include <inttypes.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +15,17 @@ struct path_store {
 static rd_store *inner(struct tool_store *store)
 {
     return ((struct path_store *)store)->store;
+}
+
+/* What a crash left was moved aside by opening: its owner should know where it is. */
+static void tell_torn(const struct path_store *store)
+{
+    rd_store_info info;
+    if (rd_store_info_get(store->store, &info) == RD_OK && info.torn_bytes > 0)
+        (void)report(STATUS_DONE,
+                     "%s: a torn tail of %" PRIu64 " bytes, which a crash left, was cut at offset %" PRIu64
+                     " and saved beside the store (its name has .torn-%" PRIu64 " behind)",
+                     store->base.target, info.torn_bytes, info.torn_off, info.torn_off);
 }
 
 static rd_err path_open(const char *target, const struct tool_open_how *how, rd_fault *out_fault,
@@ -31,6 +44,7 @@ static rd_err path_open(const char *target, const struct tool_open_how *how, rd_
         free(made);
         return err;
     }
+    tell_torn(made);
     *out_store = &made->base;
     return RD_OK;
 }

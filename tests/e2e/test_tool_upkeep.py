@@ -217,6 +217,18 @@ class Damaged(UpkeepTest):
         self.fails(1, "get", self.store, "big", says="no value")
         self.assertEqual(len(self.ls()), 2)
 
+    def test_the_first_write_behind_a_torn_tail_tells_where_it_went(self):
+        torn = self.copy_of(DAMAGED / "a_trunc_365.bin")
+        os.chmod(self.store, 0o644)
+        for told in (True, False):
+            done = run("put", self.store, "k", "value")
+            self.assertEqual(done.returncode, 0)
+            lines = done.stderr.decode().splitlines()
+            self.assertEqual(len(lines), 1 if told else 0, lines)
+            for part in ("81 bytes", "offset 284", ".torn-284") if told else ():
+                self.assertIn(part, lines[0])
+        self.assertEqual(self.bytes(self.store + ".torn-284"), torn[284:])
+
     def test_get_of_a_damaged_key_exits_2_whatever_way_the_key_is_given(self):
         key_hash = self.damaged_store()
         for args in [["big"], ["--hash", key_hash], ["--hex-key", b"big".hex()]]:

@@ -117,6 +117,8 @@ typedef struct rd_store_info {
     uint64_t damaged_ranges;      /* rd_store_damage lists up to RD_DAMAGE_LISTED_MAX of them */
     uint64_t unidentified_ranges; /* of these: whose keys are not all known; they read as absent or older */
     uint64_t unread_bytes;        /* bytes behind the tail when the store was opened: torn, or a writer at work */
+    uint64_t torn_bytes;          /* that opening for writing cut, a crash's leavings, and saved: */
+    uint64_t torn_off;            /* beside the store, as STORE.torn-<torn_off> */
     uint64_t live_bytes;          /* payload bytes of live keys */
     uint64_t reclaimable_bytes;   /* about what a compaction would save, padding counted */
     uint64_t index_bytes;         /* memory of the index */
