@@ -10,7 +10,7 @@
 
 enum call { CALL_PWRITEV, CALL_FDATASYNC, CALL_FSYNC, CALL_FTRUNCATE, CALL_KINDS };
 
-/* No fault, no hook, no count. Also the group's setup and teardown for each test. */
+/* No fault, no hook, no count; the clock stays as it is. Also the group's setup and teardown for each test. */
 void faults_clear(void);
 int faults_setup(void **state);
 int faults_teardown(void **state);
@@ -34,7 +34,7 @@ void faults_short_writes(size_t bytes);
 /* Have O_TMPFILE refused, as some file systems do. */
 void faults_refuse_unnamed(void);
 
-/* The monotonic clock of the engine says this; -1: what it is. */
+/* The monotonic clock of the engine says this. As a test begins it stands still. */
 void faults_clock(long seconds);
 
 /* Wait until so many threads in all have begun to wait for the commit of another since the last clear. */
