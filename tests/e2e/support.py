@@ -64,7 +64,9 @@ def daemon_environment(extra=None):
     env = {name: value for name, value in os.environ.items() if not name.startswith("RDRIVED_")}
     # memory that is freed is given back at once, so that a test of memory sees what the daemon keeps
     env["ASAN_OPTIONS"] = env.get("ASAN_OPTIONS", "") + ":quarantine_size_mb=0:thread_local_quarantine_size_kb=0"
-    env["TSAN_OPTIONS"] = env.get("TSAN_OPTIONS", "") + ":ignore_noninstrumented_modules=1"
+    suppressions = Path(__file__).resolve().parent / "tsan.supp"
+    env["TSAN_OPTIONS"] = (env.get("TSAN_OPTIONS", "") + ":ignore_noninstrumented_modules=1:print_suppressions=0"
+                           f":suppressions='{suppressions}'")
     env.update(extra or {})
     return env
 
