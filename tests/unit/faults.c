@@ -62,8 +62,17 @@ int faults_setup(void **state)
     return temp_setup(state);
 }
 
+void faults_file_size_limit(rlim_t bytes)
+{
+    struct rlimit limit;
+    EXPECT(getrlimit(RLIMIT_FSIZE, &limit) == 0, "%s", strerror(errno));
+    limit.rlim_cur = bytes;
+    EXPECT(setrlimit(RLIMIT_FSIZE, &limit) == 0, "%s", strerror(errno));
+}
+
 int faults_teardown(void **state)
 {
+    faults_file_size_limit(RLIM_INFINITY);
     faults_clear();
     return temp_teardown(state);
 }

@@ -8,6 +8,8 @@
 
 #include "support.h"
 
+#include <sys/resource.h>
+
 enum call { CALL_PWRITEV, CALL_FDATASYNC, CALL_FSYNC, CALL_FTRUNCATE, CALL_KINDS };
 
 /* No fault, no hook, no count; the clock stays as it is. Also the group's setup and teardown for each test. */
@@ -33,6 +35,9 @@ void faults_short_writes(size_t bytes);
 
 /* Have O_TMPFILE refused, as some file systems do. */
 void faults_refuse_unnamed(void);
+
+/* No file of this process may grow beyond `bytes`, until the test ends; SIGXFSZ is the test's to ignore. */
+void faults_file_size_limit(rlim_t bytes);
 
 /* The monotonic clock of the engine says this. As a test begins it stands still. */
 void faults_clock(long seconds);

@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 
 #define MIB ((size_t)1 << 20)
 
@@ -181,20 +180,6 @@ static void a_store_that_is_read_only_takes_no_stream(void **state)
     rd_store_close(store);
 }
 
-static void file_size_limit(rlim_t bytes)
-{
-    struct rlimit limit;
-    EXPECT(getrlimit(RLIMIT_FSIZE, &limit) == 0, "%s", strerror(errno));
-    limit.rlim_cur = bytes;
-    EXPECT(setrlimit(RLIMIT_FSIZE, &limit) == 0, "%s", strerror(errno));
-}
-
-static int limit_teardown(void **state)
-{
-    file_size_limit(RLIM_INFINITY);
-    return faults_teardown(state);
-}
-
 static void without_room_a_stream_leaves_no_byte(void **state)
 {
     const char *path = temp_path(state, "s");
@@ -204,17 +189,17 @@ static void without_room_a_stream_leaves_no_byte(void **state)
     store_put(store, "k", "value", 5);
     AUTO_BYTES before = file_load(path);
     rd_stream *stream = begin(store, 1); /* no room for its own file */
-    file_size_limit(MIB + 4096);
+    faults_file_size_limit(MIB + 4096);
     assert_int_equal(feed(stream, bytes_span(&big), 65536), RD_E_NO_SPACE);
     assert_int_equal(rd_stream_commit(stream, NULL, NULL, NULL), RD_E_NO_SPACE);
     file_expect(path, before.data, before.len, "after a stream without room");
-    file_size_limit(RLIM_INFINITY);
+    faults_file_size_limit(RLIM_INFINITY);
     stream = begin(store, 1); /* none for the store's */
     assert_int_equal(feed(stream, bytes_span(&big), 65536), RD_OK);
-    file_size_limit(big.len);
+    faults_file_size_limit(big.len);
     assert_int_equal(rd_stream_commit(stream, NULL, NULL, NULL), RD_E_NO_SPACE);
     file_expect(path, before.data, before.len, "after a commit without room");
-    file_size_limit(RLIM_INFINITY);
+    faults_file_size_limit(RLIM_INFINITY);
     stream_ok(store, 1, bytes_span(&big), 65536);
     store_expect(store, 1, big.data, big.len);
     rd_store_close(store);
@@ -256,7 +241,7 @@ int main(void)
         FAULT_TEST(a_value_above_the_limit_is_refused_whole),
         FAULT_TEST(a_slow_stream_holds_nobody_up),
         FAULT_TEST(a_store_that_is_read_only_takes_no_stream),
-        cmocka_unit_test_setup_teardown(without_room_a_stream_leaves_no_byte, faults_setup, limit_teardown),
+        FAULT_TEST(without_room_a_stream_leaves_no_byte),
         FAULT_TEST(each_failing_write_of_a_stream_leaves_no_byte),
     };
     return cmocka_run_group_tests_name("stream", tests, NULL, NULL);

@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -114,20 +113,6 @@ static void reading_leaves_a_torn_tail_as_it_is(void **state)
     assert_int_equal(temp_count(state), 1);
 }
 
-static void file_size_limit(rlim_t bytes)
-{
-    struct rlimit limit;
-    EXPECT(getrlimit(RLIMIT_FSIZE, &limit) == 0, "%s", strerror(errno));
-    limit.rlim_cur = bytes;
-    EXPECT(setrlimit(RLIMIT_FSIZE, &limit) == 0, "%s", strerror(errno));
-}
-
-static int limit_teardown(void **state)
-{
-    file_size_limit(RLIM_INFINITY);
-    return faults_teardown(state);
-}
-
 static void without_room_for_the_tail_nothing_is_cut(void **state)
 {
     const char *path = temp_path(state, "s");
@@ -136,9 +121,9 @@ static void without_room_for_the_tail_nothing_is_cut(void **state)
     AUTO_BYTES before = file_load(path);
     rd_fault fault;
     rd_store *store = NULL;
-    file_size_limit(300000);
+    faults_file_size_limit(300000);
     rd_err err = rd_store_open(path, &open_writing, &fault, &store);
-    file_size_limit(RLIM_INFINITY);
+    faults_file_size_limit(RLIM_INFINITY);
     assert_int_equal(err, RD_E_NO_SPACE);
     assert_null(store);
     assert_int_equal(fault.offset, tail);
@@ -304,7 +289,7 @@ int main(void)
         FAULT_TEST(a_saved_tail_is_used_again_and_another_one_never_overwritten),
         FAULT_TEST(what_else_has_the_name_is_left_alone),
         FAULT_TEST(reading_leaves_a_torn_tail_as_it_is),
-        cmocka_unit_test_setup_teardown(without_room_for_the_tail_nothing_is_cut, faults_setup, limit_teardown),
+        FAULT_TEST(without_room_for_the_tail_nothing_is_cut),
         FAULT_TEST(no_failing_call_loses_a_byte_of_the_tail),
         FAULT_TEST(a_value_torn_in_the_middle_never_becomes_damage),
         FAULT_TEST(a_first_value_torn_in_the_middle_stays_absent),
