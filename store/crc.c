@@ -39,20 +39,21 @@ static void make_shifts(uint64_t len, uint32_t shifts[CRC_SHIFT_BYTES][256])
     }
 }
 
-rd_err crc_prefixes_init(const uint8_t *base, uint64_t len, const atomic_bool *cancel,
+rd_err crc_prefixes_init(const uint8_t *base, uint64_t from, uint64_t len, const atomic_bool *cancel,
                          struct crc_prefixes *out_prefixes)
 {
-    size_t count = (size_t)(len / CRC_STEP) + 1;
+    size_t count = (size_t)((len - from) / CRC_STEP) + 1;
     uint32_t *at = malloc(count * sizeof(*at));
     if (at == NULL)
         return RD_E_NOMEM;
-    *out_prefixes = (struct crc_prefixes){.base = base, .len = len, .at = at}; /* a fault below finds it there */
+    *out_prefixes =
+        (struct crc_prefixes){.base = base, .from = from, .len = len, .at = at}; /* a fault below finds it there */
     make_shifts(len, out_prefixes->shifts);
     at[0] = 0;
     for (size_t i = 1; i < count; i++) {
         if (i % CANCEL_EVERY == 0 && cancel != NULL && atomic_load_explicit(cancel, memory_order_relaxed))
             return RD_E_CANCELLED;
-        at[i] = libdeflate_crc32(at[i - 1], base + (i - 1) * CRC_STEP, CRC_STEP);
+        at[i] = libdeflate_crc32(at[i - 1], base + from + (i - 1) * CRC_STEP, CRC_STEP);
     }
     return RD_OK;
 }
@@ -72,15 +73,16 @@ static uint32_t crc_shift(const struct crc_prefixes *prefixes, uint32_t crc, uin
     return crc;
 }
 
-static uint32_t prefix_crc(const struct crc_prefixes *prefixes, uint64_t len)
+static uint32_t prefix_crc(const struct crc_prefixes *prefixes, uint64_t to)
 {
-    uint64_t step = len / CRC_STEP;
-    return libdeflate_crc32(prefixes->at[step], prefixes->base + step * CRC_STEP, (size_t)(len % CRC_STEP));
+    uint64_t step = (to - prefixes->from) / CRC_STEP;
+    uint64_t step_off = prefixes->from + step * CRC_STEP;
+    return libdeflate_crc32(prefixes->at[step], prefixes->base + step_off, (size_t)(to - step_off));
 }
 
 uint32_t crc_of_range(const struct crc_prefixes *prefixes, uint64_t from, uint64_t to)
 {
-    RD_REQUIRE(from <= to && to <= prefixes->len);
+    RD_REQUIRE(prefixes->from <= from && from <= to && to <= prefixes->len);
     if (to - from <= CRC_STEP)
         return crc_of(prefixes->base + from, (size_t)(to - from));
     return prefix_crc(prefixes, to) ^ crc_shift(prefixes, prefix_crc(prefixes, from), to - from);

@@ -20,18 +20,18 @@ uint32_t crc_extend(uint32_t crc, const void *data, size_t len);
 
 struct crc_prefixes {
     const uint8_t *base;
-    uint64_t len;
-    uint32_t *at;                          /* at[k] is the CRC of [0, k * CRC_STEP) */
+    uint64_t from, len;
+    uint32_t *at;                          /* at[k] is the CRC of [from, from + k * CRC_STEP) */
     uint32_t shifts[CRC_SHIFT_BYTES][256]; /* shifts[k][i] is x^(8 * i * 256^k) modulo the polynomial */
 };
 
-/* One pass over `base`, which `cancel`, where not NULL, ends early. Whatever comes, give it back with
+/* One pass over [from, len) of `base`, which `cancel`, where not NULL, ends early. Whatever comes, give it back with
    crc_prefixes_fini. Returns: RD_OK, RD_E_NOMEM, RD_E_CANCELLED. */
-RD_MUST_CHECK rd_err crc_prefixes_init(const uint8_t *base, uint64_t len, const atomic_bool *cancel,
+RD_MUST_CHECK rd_err crc_prefixes_init(const uint8_t *base, uint64_t from, uint64_t len, const atomic_bool *cancel,
                                        struct crc_prefixes *out_prefixes);
 void crc_prefixes_fini(struct crc_prefixes *prefixes);
 
-/* The CRC of [from, to), which lies inside [0, len]. */
+/* The CRC of [from, to), which lies inside [prefixes->from, len]. */
 uint32_t crc_of_range(const struct crc_prefixes *prefixes, uint64_t from, uint64_t to);
 
 #endif

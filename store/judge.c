@@ -102,7 +102,8 @@ static rd_err search_back(struct recovery *recovery, uint64_t end_off, uint64_t 
 {
     struct entry entry;
     uint64_t looked = 0;
-    for (uint64_t at = end_off - 1; at >= RD_ENTRY_MIN; at--) {
+    uint64_t floor_off = recovery->options->floor_off;
+    for (uint64_t at = end_off - 1; at >= RD_ENTRY_MIN && at >= floor_off; at--) {
         if (looked++ % 64 == 0) /* bytes are searched a thousand times as fast as entries are taken */
             RD_TRY(recovery_step(recovery));
         if (at >= ZERO_BLOCK + RD_ENTRY_MIN && is_zero_block(recovery->base + at - ZERO_BLOCK)) {
@@ -112,7 +113,7 @@ static rd_err search_back(struct recovery *recovery, uint64_t end_off, uint64_t 
         if (!is_candidate(recovery, at))
             continue;
         RD_TRY(recovery_step(recovery)); /* its CRCs take as long as an entry's */
-        if (entry_holds(recovery, at, RD_ALIGNMENT, &entry)) {
+        if (at == floor_off || entry_holds(recovery, at, RD_ALIGNMENT, &entry)) {
             *out_off = at;
             return RD_OK;
         }
@@ -120,7 +121,7 @@ static rd_err search_back(struct recovery *recovery, uint64_t end_off, uint64_t 
             return RD_E_ALIGNMENT;
     }
     *out_off = 0;
-    return RD_OK;
+    return floor_off == 0 ? RD_OK : RD_E_UNAVAILABLE;
 }
 
 /* Whether the trailer's CRC is that of what lies between the start that follows from `prev_off` and itself. */
@@ -323,6 +324,8 @@ static rd_err judge_end(struct recovery *recovery, const struct fields *fields, 
 
 rd_err judge(struct recovery *recovery)
 {
+    if (recovery->options->floor_off > 0 && recovery->proven)
+        return RD_E_UNAVAILABLE; /* damage: its rules may ask for what lies below */
     RD_TRY(recovery_need_prefixes(recovery));
     if (is_old_alignment(recovery, recovery->end_off))
         return RD_E_ALIGNMENT;

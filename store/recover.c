@@ -18,7 +18,8 @@ rd_err recovery_need_prefixes(struct recovery *recovery)
 {
     if (recovery->prefixes.at != NULL)
         return RD_OK;
-    return crc_prefixes_init(recovery->base, recovery->len, recovery->options->cancel, &recovery->prefixes);
+    return crc_prefixes_init(recovery->base, recovery->options->floor_off, recovery->len, recovery->options->cancel,
+                             &recovery->prefixes);
 }
 
 /* Put an accepted entry into the index, unless a newer one of its key is there (F-08); a deleted key is none (E-07). */
@@ -82,6 +83,8 @@ static bool pad_is_zero(const struct recovery *recovery, const struct entry *ent
 static bool link_is_plausible(const struct recovery *recovery, uint64_t link)
 {
     struct entry below;
+    if (link != 0 && link == recovery->options->floor_off)
+        return true;
     return entry_before(recovery, link, RD_ALIGNMENT, &below) &&
            (entry_payload_len(&below) > RECOVER_CHECK_MAX ||
             range_crc(recovery, below.start_off, below.trailer_off) == below.crc);
@@ -117,11 +120,19 @@ static bool is_remembered(const struct torn_ranges *torn, uint64_t begin_off, ui
     return false;
 }
 
+/* Whether to give up above a floor: only entries in order, and behind them a torn tail, need nothing of what lies below
+   to be judged. */
+static bool needs_all(const struct recovery *recovery, const struct entry *entry, bool padded)
+{
+    uint64_t floor_off = recovery->options->floor_off;
+    return floor_off > 0 && (entry->prev_off < floor_off || !padded);
+}
+
 /**
  * R-01, one step: take the entry that holds at `end_off`. The newest is checked whatever its size, so that a torn tail
  * which looks like a large entry is found out; and so is what STORE.writer doesn't promise, or says is torn, since a
  * large entry that a crash tore is to be stepped over now, and not to be damage at its first read.
- * Returns: RD_OK with `*out_held` telling whether one did; RD_E_NOMEM, RD_E_CANCELLED.
+ * Returns: RD_OK with `*out_held` telling whether one did; RD_E_NOMEM, RD_E_CANCELLED, RD_E_UNAVAILABLE.
  */
 static rd_err take_next(struct recovery *recovery, bool *out_held)
 {
@@ -130,6 +141,8 @@ static rd_err take_next(struct recovery *recovery, bool *out_held)
     if (!entry_before(recovery, recovery->end_off, RD_ALIGNMENT, &entry))
         return RD_OK;
     bool padded = pad_is_zero(recovery, &entry);
+    if (needs_all(recovery, &entry, padded))
+        return RD_E_UNAVAILABLE;
     if (!padded)
         RD_TRY(recovery_need_prefixes(recovery));
     uint64_t synced_off = recovery->options->synced_off;
@@ -245,8 +258,11 @@ static void forgive_remembered(struct recovery *recovery)
 static rd_err recover_all(struct recovery *recovery)
 {
     struct recovered *found = &recovery->found;
+    uint64_t floor_off = recovery->options->floor_off;
+    if (recovery->len < floor_off)
+        return RD_E_UNAVAILABLE;
     found->tail_off = recovery->len;
-    while (recovery->end_off > 0) {
+    while (recovery->end_off > floor_off) {
         bool held;
         RD_TRY(recovery_step(recovery));
         RD_TRY(take_next(recovery, &held));
@@ -254,6 +270,8 @@ static rd_err recover_all(struct recovery *recovery)
             continue;
         RD_TRY(judge(recovery));
     }
+    if (floor_off > 0)
+        return found->layout->damage_count == 0 ? RD_OK : RD_E_UNAVAILABLE;
     if (recovery->options->synced_off == 0)
         recovery->synced_matches = true;
     if (recovery->synced_matches)

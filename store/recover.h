@@ -17,6 +17,7 @@ struct recover_options {
     struct torn_ranges torn;   /* and what was torn when it was opened before; a writer superseded the keys there */
     bool check_all;            /* leave no payload provisional */
     bool end_proven;           /* an entry was accepted there before: it isn't where a writer may have died */
+    uint64_t floor_off;        /* 0; or an entry is known to end here, and what lies below is known too */
 };
 
 struct recovered {
@@ -31,9 +32,10 @@ struct recovered {
 };
 
 /**
- * Recover the `len` bytes at `base`.
+ * Recover the `len` bytes at `base`; with a `floor_off`, those above it: figures and index are of the entries there.
  * Returns: RD_OK, to be given back with recovered_fini; what lies behind `tail_off` is torn. RD_E_NOT_STORE;
- * RD_E_ALIGNMENT with `*out_fault_off`; RD_E_TRUNCATED, RD_E_CANCELLED, RD_E_NOMEM.
+ * RD_E_ALIGNMENT with `*out_fault_off`; RD_E_TRUNCATED, RD_E_CANCELLED, RD_E_NOMEM. RD_E_UNAVAILABLE: the entries don't
+ * end at the floor, or something above it is damaged; recover everything.
  */
 RD_MUST_CHECK rd_err recover(const uint8_t *base, uint64_t len, const struct recover_options *options,
                              uint64_t *out_fault_off, struct recovered *out_recovered);

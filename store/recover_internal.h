@@ -39,6 +39,7 @@ static inline bool entry_holds(const struct recovery *recovery, uint64_t end_off
                                struct entry *out_entry)
 {
     return entry_before(recovery, end_off, alignment, out_entry) &&
+           out_entry->prev_off >= recovery->options->floor_off && /* an entry ends there, so none lies across it */
            range_crc(recovery, out_entry->start_off, out_entry->trailer_off) == out_entry->crc;
 }
 
