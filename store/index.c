@@ -1,133 +1,629 @@
 #include "index.h"
 #include "base.h"
+#include "epoch.h"
+#include <string.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 
-#define CAPACITY_MIN     ((size_t)64)
-#define LOAD_NUMERATOR   3 /* full at 3/4: probes stay short */
-#define LOAD_DENOMINATOR 4
+#define SLOTS_MIN   ((size_t)64)
+#define SLOTS_MAX   ((size_t)1 << 44)
+#define SLOTS_SMALL ((size_t)70000) /* up to there a table doubles: its bytes count for little */
+#define MAP_MIN     ((size_t)256 << 10)
+#define HUGE_PAGE   ((size_t)2 << 20)
+#define HUGE_MIN    ((size_t)16 << 20) /* where the TLB no longer covers it, and one page more is no matter */
+#define GIVE_BACK   ((size_t)64 << 10) /* at a time */
 
-/* The top bits of a hash are the tag (F-15) and hashes may be chosen by callers, so they are mixed. */
-static size_t place_of(const struct index *index, uint64_t hash)
+/* Percent. Full at LOAD_MAX, a table grows by a quarter, so that it is never below two thirds (24 bytes a key); one
+   made for a known number of keys is at LOAD_MADE; what was deleted counts as long as it can't be dropped, to
+   LOAD_HELD. */
+#define LOAD_MAX  82u
+#define LOAD_MADE 76u
+#define LOAD_LOW  68u
+#define LOAD_HELD 90u
+
+/* Slots moved for each hash that is added while a table is being moved. At a growth of a quarter, and LOAD_MAX, that
+   ends it after a twentieth more keys; until then the blocks to come get no fuller than 86 %. */
+#define MOVE_PACE 25u
+
+/* No block is fuller than that but by bad luck or ill will: a table of its own secret has none. Percent. */
+#define LOAD_CROWDED 97u
+
+static size_t table_slots(const struct table *table)
 {
-    uint64_t mixed = (hash ^ index->secret) * UINT64_C(0x9e3779b97f4a7c15);
-    mixed ^= mixed >> 32;
-    mixed *= UINT64_C(0xd6e8feb86659fd93);
-    return (size_t)(mixed >> 20) & (index->capacity - 1);
+    return (size_t)table->block_slots << table->blocks_log2;
 }
 
-static uint64_t load_word(const struct slot *slot)
+static size_t percent(size_t of, size_t share)
 {
-    return atomic_load_explicit(&slot->word, memory_order_relaxed);
+    return of / 100 * share + of % 100 * share / 100;
 }
 
-/* The slot of `hash`, or the empty one where it belongs. There always is one: the table is never full. */
-static struct slot *slot_of(const struct index *index, uint64_t hash)
+/* So many slots that `hashes` are `load` percent of them. */
+static size_t slots_for(size_t hashes, size_t load)
 {
-    size_t mask = index->capacity - 1;
-    for (size_t at = place_of(index, hash);; at = (at + 1) & mask) {
-        struct slot *slot = &index->slots[at];
-        if (slot->hash == hash || load_word(slot) == WORD_NONE)
-            return slot;
+    return hashes / load * 100 + (hashes % load * 100 + load - 1) / load;
+}
+
+/* ---- a table ---------------------------------------------------------------------------------------------------- */
+
+struct shape {
+    unsigned blocks_log2;
+    uint32_t block_slots;
+};
+
+/* At least `wanted` slots in at least `1 << blocks_log2` blocks. */
+static struct shape shape_of(size_t wanted, unsigned blocks_log2)
+{
+    while (wanted >> blocks_log2 > BLOCK_SLOTS - LINE_SLOTS)
+        blocks_log2++;
+    size_t block_slots = (wanted >> blocks_log2) + 1;
+    if (block_slots < SLOTS_MIN)
+        block_slots = SLOTS_MIN;
+    block_slots = (block_slots + LINE_SLOTS - 1) / LINE_SLOTS * LINE_SLOTS;
+    return (struct shape){.blocks_log2 = blocks_log2, .block_slots = (uint32_t)block_slots};
+}
+
+/* Zeroed, aligned to a cache line, or to a huge page where those pay. */
+static void *map_slots(size_t bytes)
+{
+    if (bytes < MAP_MIN) {
+        void *small = aligned_alloc(64, (bytes + 63) / 64 * 64);
+        return small == NULL ? NULL : memset(small, 0, bytes);
     }
+    size_t spare = bytes >= HUGE_MIN ? HUGE_PAGE : 0;
+    uint8_t *mapped =
+        mmap(NULL, bytes + spare, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (mapped == MAP_FAILED)
+        return NULL;
+    if (spare == 0)
+        return mapped;
+    size_t before = (size_t)(-(uintptr_t)mapped) & (HUGE_PAGE - 1);
+    if (before > 0)
+        munmap(mapped, before);
+    size_t page_end = (bytes + 4095) & ~(size_t)4095;
+    if (spare > before && bytes + spare > before + page_end)
+        munmap(mapped + before + page_end, bytes + spare - before - page_end);
+    (void)madvise(mapped + before, bytes, MADV_HUGEPAGE); /* without it, it is slower */
+    return mapped + before;
+}
+
+static struct table *table_create(struct shape shape, uint64_t secret)
+{
+    struct table *table = calloc(1, sizeof(*table));
+    if (table == NULL)
+        return NULL;
+    table->secret = secret;
+    table->blocks_log2 = shape.blocks_log2;
+    table->block_slots = shape.block_slots;
+    table->bytes = table_slots(table) * sizeof(struct slot);
+    table->slots = map_slots(table->bytes);
+    if (table->slots == NULL) {
+        free(table);
+        return NULL;
+    }
+    return table;
+}
+
+static void table_destroy(struct table *table)
+{
+    if (table == NULL)
+        return;
+    if (table->bytes < MAP_MIN)
+        free(table->slots);
+    else
+        munmap(table->slots, table->bytes);
+    free(table);
+}
+
+/* Put a hash that isn't there into a table that nobody else writes to. Returns: false where its block is full. */
+static bool table_put(struct table *table, uint64_t mixed, uint64_t hash, uint64_t word)
+{
+    struct slot *slot = table_find(table, mixed, hash);
+    if (slot == NULL)
+        return false;
+    atomic_store_explicit(&slot->hash, hash, memory_order_relaxed);
+    atomic_store_explicit(&slot->word, word, memory_order_release);
+    return true;
+}
+
+/* ---- the index -------------------------------------------------------------------------------------------------- */
+
+static struct table *table_now(const struct index *index)
+{
+    return atomic_load_explicit(&index->table, memory_order_acquire);
+}
+
+static struct table *table_next(const struct table *table)
+{
+    return atomic_load_explicit(&table->next, memory_order_acquire);
+}
+
+static size_t table_moved(const struct table *table)
+{
+    return atomic_load_explicit(&table->moved, memory_order_acquire);
+}
+
+/* What of a table that is being filled the system has given: blocks up to where the other's are moved. */
+static size_t bytes_begun(const struct table *from, const struct table *to)
+{
+    return (to->bytes >> from->blocks_log2) * table_moved(from);
+}
+
+static void count_bytes(struct index *index)
+{
+    const struct table *table = table_now(index);
+    const struct table *next = table_next(table);
+    size_t bytes = table->bytes - table->given_back + (next == NULL ? 0 : bytes_begun(table, next));
+    for (const struct table *retired = index->retired; retired != NULL; retired = retired->retired)
+        bytes += retired->bytes - retired->given_back;
+    atomic_store_explicit(&index->bytes, bytes, memory_order_relaxed);
+}
+
+static rd_err fresh_secret(uint64_t *out_secret)
+{
+    return getrandom(out_secret, sizeof(*out_secret), 0) == sizeof(*out_secret) ? RD_OK : RD_E_IO;
 }
 
 rd_err index_init(struct index *index)
 {
     uint64_t secret;
-    if (getrandom(&secret, sizeof(secret), 0) != sizeof(secret))
-        return RD_E_IO;
-    struct slot *slots = calloc(CAPACITY_MIN, sizeof(*slots));
-    if (slots == NULL)
+    RD_TRY(fresh_secret(&secret));
+    struct table *table = table_create(shape_of(0, 0), secret);
+    if (table == NULL)
         return RD_E_NOMEM;
-    *index = (struct index){.slots = slots, .capacity = CAPACITY_MIN, .secret = secret};
+    *index = (struct index){0};
+    atomic_store_explicit(&index->table, table, memory_order_release);
+    count_bytes(index);
     return RD_OK;
 }
 
 void index_fini(struct index *index)
 {
-    free(index->slots);
+    struct table *table = table_now(index);
+    if (table != NULL)
+        table_destroy(table_next(table));
+    table_destroy(table);
+    while (index->retired != NULL) {
+        struct table *retired = index->retired;
+        index->retired = retired->retired;
+        table_destroy(retired);
+    }
     *index = (struct index){0};
 }
 
-static size_t slots_allowed(size_t capacity)
+size_t index_used(const struct index *index)
 {
-    return capacity / LOAD_DENOMINATOR * LOAD_NUMERATOR;
+    return index->used;
+}
+
+/* ---- moving ----------------------------------------------------------------------------------------------------- */
+
+void index_sweep(struct index *index)
+{
+    if (index->retired == NULL)
+        return;
+    struct table **at = &index->retired;
+    while (*at != NULL) {
+        struct table *retired = *at;
+        if (epoch_passed(retired->retired_epoch)) {
+            *at = retired->retired;
+            table_destroy(retired);
+        } else {
+            at = &retired->retired;
+        }
+    }
+    count_bytes(index);
+}
+
+static void retire(struct index *index, struct table *table)
+{
+    table->retired_epoch = epoch_retire();
+    table->retired = index->retired;
+    index->retired = table;
+    index_sweep(index);
+}
+
+/* Give the system back what has been moved and nobody reads any more. */
+static void give_back(struct table *table)
+{
+    size_t moved_bytes = table->block_slots * sizeof(struct slot) * table_moved(table) / GIVE_BACK * GIVE_BACK;
+    if (table->bytes < MAP_MIN)
+        return;
+    if (table->giving_back > table->given_back && epoch_passed(table->giving_epoch)) {
+        (void)madvise((uint8_t *)table->slots + table->given_back, table->giving_back - table->given_back,
+                      MADV_DONTNEED);
+        table->given_back = table->giving_back;
+    }
+    if (table->giving_back == table->given_back && moved_bytes > table->giving_back) {
+        table->giving_back = moved_bytes;
+        table->giving_epoch = epoch_retire();
+    }
+}
+
+/* Whether a word need not be taken along: a deleted key is as good as none. */
+static bool is_dropped(const struct index *index, uint64_t word)
+{
+    return (word & WORD_TOMBSTONE) != 0 && word_off(word) < index->settled_off;
+}
+
+/* From now on no reader puts a flag on it: it would be lost. */
+static uint64_t seal(struct slot *slot)
+{
+    return atomic_fetch_or_explicit(&slot->word, WORD_MOVED, memory_order_acq_rel) & ~WORD_MOVED;
+}
+
+/* Returns: false where a block of the new table is full. */
+static bool move_block(struct index *index, struct table *from, struct table *to)
+{
+    size_t block = table_moved(from);
+    struct slot *slots = &from->slots[block * from->block_slots];
+    for (uint32_t i = 0; i < from->block_slots; i++) {
+        if (atomic_load_explicit(&slots[i].word, memory_order_relaxed) == WORD_NONE)
+            continue;
+        uint64_t hash = atomic_load_explicit(&slots[i].hash, memory_order_relaxed);
+        uint64_t word = seal(&slots[i]);
+        if (is_dropped(index, word)) {
+            index->used--;
+            index->tombstones--;
+        } else if (!table_put(to, index_mix(to->secret, hash), hash, word)) {
+            return false;
+        }
+    }
+    atomic_store_explicit(&from->moved, block + 1, memory_order_release);
+    if (block + 1 < (size_t)1 << from->blocks_log2) {
+        give_back(from);
+        count_bytes(index);
+        return true;
+    }
+    atomic_store(&index->table, to);
+    retire(index, from);
+    return true;
+}
+
+struct refill {
+    struct index *index;
+    struct table *into;
+    size_t used, tombstones;
+};
+
+/* Every slot of `table` that `wanted` says is the one to look at. */
+static bool refill_from(struct refill *refill, struct table *table, const struct table *older)
+{
+    for (size_t i = 0; i < table_slots(table); i++) {
+        struct slot *slot = &table->slots[i];
+        if (atomic_load_explicit(&slot->word, memory_order_relaxed) == WORD_NONE)
+            continue;
+        uint64_t hash = atomic_load_explicit(&slot->hash, memory_order_relaxed);
+        size_t block = table_block(older, index_mix(older->secret, hash));
+        if ((block < table_moved(older)) == (table == older))
+            continue; /* it is, or counts, in the other table */
+        uint64_t word = seal(slot);
+        if (is_dropped(refill->index, word))
+            continue;
+        if (!table_put(refill->into, index_mix(refill->into->secret, hash), hash, word))
+            return false;
+        refill->used++;
+        refill->tombstones += (word & WORD_TOMBSTONE) != 0;
+    }
+    return true;
+}
+
+/* All of it into another table, at once. Returns: RD_OK; RD_E_NOMEM; RD_E_UNAVAILABLE a block got full. */
+static rd_err rebuild(struct index *index, struct shape shape, uint64_t secret)
+{
+    struct table *table = table_now(index);
+    struct table *next = table_next(table);
+    struct refill refill = {.index = index, .into = table_create(shape, secret)};
+    if (refill.into == NULL)
+        return RD_E_NOMEM;
+    if (!refill_from(&refill, table, table) || (next != NULL && !refill_from(&refill, next, table))) {
+        table_destroy(refill.into);
+        return RD_E_UNAVAILABLE;
+    }
+    atomic_store(&index->table, refill.into);
+    index->used = refill.used;
+    index->tombstones = refill.tombstones;
+    index->credit = 0;
+    retire(index, table);
+    if (next != NULL)
+        retire(index, next);
+    return RD_OK;
+}
+
+/* A block is full: hashes were chosen by somebody who knows the secret. Another one, and half as much room again. */
+static void rebuild_crowded(struct index *index)
+{
+    size_t wanted = slots_for(index->used + 1, LOAD_MADE);
+    rd_err err = RD_E_UNAVAILABLE;
+    while (err == RD_E_UNAVAILABLE) {
+        uint64_t secret;
+        if (fresh_secret(&secret) != RD_OK)
+            secret = index_mix(table_now(index)->secret, wanted);
+        err = rebuild(index, shape_of(wanted, 0), secret);
+        wanted += wanted / 2;
+    }
+    RD_REQUIRE(err == RD_OK); /* only such hashes and the lack of memory together come here */
+}
+
+static void finish_move(struct index *index)
+{
+    struct table *from = table_now(index);
+    struct table *to;
+    while (table_now(index) == from && (to = table_next(from)) != NULL)
+        if (!move_block(index, from, to))
+            rebuild_crowded(index);
+    index->credit = 0;
+}
+
+/* One more hash has come: move as much as keeps the pace. */
+static void move_some(struct index *index)
+{
+    struct table *from = table_now(index);
+    struct table *to = table_next(from);
+    if (to == NULL)
+        return;
+    index->credit += MOVE_PACE;
+    while (index->credit >= from->block_slots && table_now(index) == from) {
+        index->credit -= from->block_slots;
+        if (!move_block(index, from, to))
+            rebuild_crowded(index);
+    }
+}
+
+/* How large a table is to be that takes over from `table`. */
+static size_t grown_slots(const struct index *index, const struct table *table, size_t more)
+{
+    size_t need = index->used + more;
+    size_t kept = need - (index->settled_off > 0 ? index->tombstones : 0);
+    size_t slots = table_slots(table);
+    size_t grown = slots < SLOTS_SMALL ? 2 * slots : slots + slots / 4;
+    size_t least = slots_for(need, LOAD_HELD);
+    size_t wanted = slots_for(kept, LOAD_MADE);
+    if (kept > percent(slots, LOAD_LOW) && wanted < grown)
+        wanted = grown;
+    return wanted > least ? wanted : least;
 }
 
 bool index_has_room(const struct index *index, size_t more)
 {
-    return more <= slots_allowed(index->capacity) - index->used;
+    const struct table *table = table_now(index);
+    const struct table *next = table_next(table);
+    return more <= SLOTS_MAX && index->used + more <= percent(table_slots(next != NULL ? next : table), LOAD_MAX);
 }
 
 rd_err index_reserve(struct index *index, size_t more)
 {
-    if (more > SIZE_MAX / 64 || index->used > SIZE_MAX / 64)
-        return RD_E_NOMEM;
-    size_t capacity = index->capacity;
-    while (slots_allowed(capacity) < index->used + more)
-        capacity *= 2;
-    if (capacity == index->capacity)
+    if (index_has_room(index, more))
         return RD_OK;
-    struct slot *slots = calloc(capacity, sizeof(*slots));
-    if (slots == NULL)
+    if (more > SLOTS_MAX || index->used > SLOTS_MAX)
         return RD_E_NOMEM;
-    struct index grown = {.slots = slots, .capacity = capacity, .used = index->used, .secret = index->secret};
-    for (size_t i = 0; i < index->capacity; i++) {
-        uint64_t word = load_word(&index->slots[i]);
-        if (word == WORD_NONE)
-            continue;
-        struct slot *slot = slot_of(&grown, index->slots[i].hash);
-        slot->hash = index->slots[i].hash;
-        atomic_init(&slot->word, word);
-    }
-    free(index->slots);
-    *index = grown;
+    struct table *table;
+    struct table *next;
+    finish_move(index);
+    table = table_now(index);
+    struct shape shape = shape_of(grown_slots(index, table, more), table->blocks_log2);
+    next = table_create(shape, table->secret);
+    if (next == NULL)
+        return RD_E_NOMEM;
+    atomic_store_explicit(&table->next, next, memory_order_release);
+    if (index->used == 0)
+        finish_move(index);
     return RD_OK;
 }
 
-uint64_t index_find(const struct index *index, uint64_t hash)
+/* ---- writing ---------------------------------------------------------------------------------------------------- */
+
+struct slot *index_claim(struct index *index, uint64_t hash)
 {
-    const struct slot *slot = slot_of(index, hash);
-    return load_word(slot); /* an empty slot's word is WORD_NONE, whatever its hash field says */
+    for (;;) {
+        uint64_t mixed;
+        const struct table *table = table_of(index, hash, &mixed);
+        struct slot *slot = table_find(table, mixed, hash);
+        if (slot == NULL) {
+            rebuild_crowded(index);
+            continue;
+        }
+        if (atomic_load_explicit(&slot->word, memory_order_relaxed) != WORD_NONE)
+            return slot;
+        if (index->used > percent(table_slots(table), LOAD_CROWDED))
+            RD_REQUIRE(index->used < table_slots(table)); /* room was reserved */
+        atomic_store_explicit(&slot->hash, hash, memory_order_relaxed);
+        return slot;
+    }
 }
 
-void index_prefetch(const struct index *index, uint64_t hash)
+uint64_t index_exchange(struct index *index, struct slot *slot, uint64_t word)
 {
-    __builtin_prefetch(&index->slots[place_of(index, hash)]);
+    uint64_t before = atomic_exchange_explicit(&slot->word, word, memory_order_acq_rel);
+    index->tombstones += (word & WORD_TOMBSTONE) != 0;
+    index->tombstones -= (before & WORD_TOMBSTONE) != 0;
+    if (before == WORD_NONE) {
+        index->used++;
+        move_some(index);
+    }
+    return before;
 }
 
 uint64_t index_set(struct index *index, uint64_t hash, uint64_t word)
 {
-    struct slot *slot = slot_of(index, hash);
-    uint64_t before = load_word(slot);
-    if (before == WORD_NONE) {
-        RD_REQUIRE(index->used < slots_allowed(index->capacity));
-        index->used++;
-        slot->hash = hash;
-    }
-    atomic_store_explicit(&slot->word, word, memory_order_relaxed);
-    return before;
+    return index_exchange(index, index_claim(index, hash), word);
 }
 
 bool index_set_if_new(struct index *index, uint64_t hash, uint64_t word)
 {
-    if (index_find(index, hash) != WORD_NONE)
+    struct slot *slot = index_claim(index, hash);
+    if (atomic_load_explicit(&slot->word, memory_order_relaxed) != WORD_NONE)
         return false;
-    index_set(index, hash, word);
+    index_exchange(index, slot, word);
     return true;
 }
 
+rd_err index_fit(struct index *index)
+{
+    finish_move(index);
+    const struct table *table = table_now(index);
+    size_t kept = index->used - (index->settled_off > 0 ? index->tombstones : 0);
+    size_t slots = table_slots(table);
+    bool fits = kept <= percent(slots, LOAD_MAX) && (slots < SLOTS_SMALL || kept >= percent(slots, LOAD_LOW));
+    if (fits)
+        return RD_OK;
+    rd_err err = rebuild(index, shape_of(slots_for(kept, LOAD_MADE), 0), table->secret);
+    return err == RD_E_UNAVAILABLE ? RD_OK : err; /* a crowded block: it stays as it is */
+}
+
+/* ---- many threads ----------------------------------------------------------------------------------------------- */
+
+unsigned index_parts_log2(struct index *index)
+{
+    finish_move(index);
+    return table_now(index)->blocks_log2;
+}
+
+size_t index_part(const struct index *index, uint64_t hash, unsigned parts_log2)
+{
+    return (size_t)(index_mix(table_now(index)->secret, hash) >> 1 >> (63 - parts_log2));
+}
+
+rd_err index_add(const struct index *index, uint64_t hash, uint64_t word, struct index_tally *tally)
+{
+    uint64_t mixed;
+    const struct table *table = table_of(index, hash, &mixed);
+    struct slot *slot = table_find(table, mixed, hash);
+    if (slot == NULL)
+        return RD_E_UNAVAILABLE;
+    if (atomic_load_explicit(&slot->word, memory_order_relaxed) != WORD_NONE)
+        return RD_ABSENT;
+    atomic_store_explicit(&slot->hash, hash, memory_order_relaxed);
+    atomic_store_explicit(&slot->word, word, memory_order_release);
+    tally->added++;
+    tally->tombstones += (word & WORD_TOMBSTONE) != 0;
+    return RD_OK;
+}
+
+void index_added(struct index *index, const struct index_tally *tally)
+{
+    index->used += tally->added;
+    index->tombstones += tally->tombstones;
+}
+
+/* ---- images ----------------------------------------------------------------------------------------------------- */
+
+const struct slot *index_image(struct index *index, struct index_image *out_image)
+{
+    finish_move(index);
+    const struct table *table = table_now(index);
+    *out_image = (struct index_image){.secret = table->secret,
+                                      .used = index->used,
+                                      .blocks_log2 = table->blocks_log2,
+                                      .block_slots = table->block_slots};
+    return table->slots;
+}
+
+rd_err index_init_image(struct index *index, const struct index_image *image, struct slot **out_slots)
+{
+    if (image->blocks_log2 > 32 || image->block_slots < LINE_SLOTS || image->block_slots > BLOCK_SLOTS ||
+        image->block_slots % LINE_SLOTS != 0 ||
+        image->used > percent((size_t)image->block_slots << image->blocks_log2, LOAD_CROWDED))
+        return RD_E_INVALID;
+    struct shape shape = {.blocks_log2 = image->blocks_log2, .block_slots = image->block_slots};
+    struct table *table = table_create(shape, image->secret);
+    if (table == NULL)
+        return RD_E_NOMEM;
+    *index = (struct index){.used = (size_t)image->used};
+    atomic_store_explicit(&index->table, table, memory_order_release);
+    count_bytes(index);
+    *out_slots = table->slots;
+    return RD_OK;
+}
+
+/* How many slots of a block are in use, or SIZE_MAX. */
+static size_t check_block(const struct table *table, size_t block, uint64_t end_off, uint64_t flags)
+{
+    const struct slot *slots = &table->slots[block * table->block_slots];
+    size_t used = 0;
+    for (uint32_t i = 0; i < table->block_slots; i++) {
+        uint64_t word = atomic_load_explicit(&slots[i].word, memory_order_relaxed);
+        if (word == WORD_NONE)
+            continue;
+        uint64_t hash = atomic_load_explicit(&slots[i].hash, memory_order_relaxed);
+        uint64_t mixed = index_mix(table->secret, hash);
+        if (word_off(word) == 0 || word_off(word) >= end_off || (word & ~WORD_OFFSET_MASK & ~flags) != 0 ||
+            table_block(table, mixed) != block || table_find(table, mixed, hash) != &slots[i])
+            return SIZE_MAX;
+        used++;
+    }
+    return used <= percent(table->block_slots, LOAD_CROWDED) ? used : SIZE_MAX;
+}
+
+size_t index_check_blocks(const struct index *index, size_t first, size_t count, uint64_t end_off, uint64_t flags)
+{
+    const struct table *table = table_now(index);
+    size_t used = 0;
+    for (size_t block = first; block < first + count; block++) {
+        size_t more = check_block(table, block, end_off, flags);
+        if (more == SIZE_MAX)
+            return SIZE_MAX;
+        used += more;
+    }
+    return used;
+}
+
+/* ---- reading ---------------------------------------------------------------------------------------------------- */
+
 bool index_flag(const struct index *index, uint64_t hash, uint64_t word, uint64_t flag)
 {
-    struct slot *slot = slot_of(index, hash);
+    uint64_t mixed;
+    const struct table *table = table_of(index, hash, &mixed);
+    struct slot *slot = table_find(table, mixed, hash);
     uint64_t expected = word;
-    return atomic_compare_exchange_strong_explicit(&slot->word, &expected, word | flag, memory_order_relaxed,
+    return slot != NULL && atomic_load_explicit(&slot->hash, memory_order_relaxed) == hash &&
+           atomic_compare_exchange_strong_explicit(&slot->word, &expected, word | flag, memory_order_acq_rel,
                                                    memory_order_relaxed);
+}
+
+static void clear_flag(const struct table *table, uint64_t flag)
+{
+    for (size_t i = 0; i < table_slots(table); i++)
+        if ((atomic_load_explicit(&table->slots[i].word, memory_order_relaxed) & flag) != 0)
+            atomic_fetch_and_explicit(&table->slots[i].word, ~flag, memory_order_acq_rel);
 }
 
 void index_clear_flag(const struct index *index, uint64_t flag)
 {
-    for (size_t i = 0; i < index->capacity; i++)
-        if ((load_word(&index->slots[i]) & flag) != 0)
-            atomic_fetch_and_explicit(&index->slots[i].word, ~flag, memory_order_relaxed);
+    /* as they stand: what is being moved right now may keep it */
+    for (const struct table *table = table_now(index); table != NULL; table = table_next(table))
+        clear_flag(table, flag);
+}
+
+/* The sightings of one block from `*mixed` on, which moves to the block's end; 0 behind the last. */
+static size_t scan_block(const struct table *table, uint64_t *mixed, struct sighting *out_sightings)
+{
+    size_t block = table_block(table, *mixed);
+    const struct slot *slots = &table->slots[block * table->block_slots];
+    size_t count = 0;
+    for (uint32_t i = 0; i < table->block_slots; i++) {
+        uint64_t word = atomic_load_explicit(&slots[i].word, memory_order_acquire) & ~WORD_MOVED;
+        uint64_t hash = atomic_load_explicit(&slots[i].hash, memory_order_relaxed);
+        if (word != WORD_NONE && index_mix(table->secret, hash) >= *mixed)
+            out_sightings[count++] = (struct sighting){.hash = hash, .word = word};
+    }
+    bool last = block + 1 == (size_t)1 << table->blocks_log2;
+    *mixed = last ? 0 : (uint64_t)(block + 1) << (63 - table->blocks_log2) << 1;
+    return count;
+}
+
+rd_err index_scan(const struct index *index, struct index_cursor *cursor, struct sighting *out_sightings,
+                  size_t *out_count)
+{
+    const struct table *table = table_now(index);
+    if (cursor->mixed != 0 && cursor->secret != table->secret) {
+        *cursor = (struct index_cursor){0};
+        return RD_ABSENT;
+    }
+    cursor->secret = table->secret;
+    while (table_block(table, cursor->mixed) < table_moved(table))
+        table = table_next(table);
+    *out_count = scan_block(table, &cursor->mixed, out_sightings);
+    cursor->ended = cursor->mixed == 0;
+    return RD_OK;
 }

@@ -147,7 +147,7 @@ static void tell(struct repair *repair)
 {
     for (size_t i = 0; i < repair->damaged.count; i++) {
         uint64_t hash = repair->damaged.at[i];
-        uint64_t word = repair->older.slots != NULL ? index_find(&repair->older, hash) : WORD_NONE;
+        uint64_t word = repair->older.table != NULL ? index_find(&repair->older, hash) : WORD_NONE;
         bool written = word != WORD_NONE && (word & WORD_TOMBSTONE) == 0;
         repair->repaired.older += written;
         repair->repaired.left_out += !written;

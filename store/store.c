@@ -259,7 +259,7 @@ rd_err rd_store_info_get(rd_store *store, rd_store_info *out_info)
         info.damaged_ranges += layout->counts[kind];
         info.unidentified_ranges += rd_damage_hides((rd_damage_kind)kind) ? layout->counts[kind] : 0;
     }
-    info.index_bytes = store->index.capacity * sizeof(struct slot);
+    info.index_bytes = atomic_load_explicit(&store->index.bytes, memory_order_relaxed);
     info.generation = store->mapping->generation;
     pthread_rwlock_unlock(&store->publish);
     info.file_state = (rd_file_state)atomic_load(&store->file_state);

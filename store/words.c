@@ -1,8 +1,6 @@
 #include "words.h"
 #include "base.h"
 
-#define GLANCE 4096u /* slots looked at while the lock is held: some microseconds */
-
 rd_err numbers_add(struct numbers *numbers, uint64_t number)
 {
     if (numbers->count == numbers->capacity) {
@@ -41,37 +39,20 @@ bool numbers_have(const struct numbers *numbers, uint64_t number)
     return numbers->count > 0 && bsearch(&number, numbers->at, numbers->count, sizeof(*numbers->at), compare) != NULL;
 }
 
-struct seen_slot {
-    uint64_t hash;
-    uint64_t word;
-};
-
-/* Where the table is while it is gone through a glance at a time. */
+/* Where one is in the table while it is gone through, a block at a time. */
 struct glance {
-    size_t capacity; /* of the table that `next` is about: it may grow in between, and within a generation only grows */
-    size_t next;
-    struct seen_slot seen[GLANCE];
+    struct index_cursor cursor;
+    struct sighting seen[BLOCK_SLOTS];
     size_t count;
 };
 
-/* Returns: RD_OK, `count` is 0 at the end; RD_ABSENT the table was built anew, begin again; RD_E_UNAVAILABLE. */
+/* Returns: RD_OK, `glance->cursor.ended` at the end; RD_ABSENT forget what was seen; RD_E_UNAVAILABLE. */
 static rd_err look(rd_store *store, uint64_t generation, struct glance *glance)
 {
-    rd_err err = RD_OK;
-    glance->count = 0;
+    rd_err err = RD_E_UNAVAILABLE;
     pthread_rwlock_rdlock(&store->publish);
-    const struct index *index = &store->index;
-    RD_REQUIRE(index->slots != NULL);
-    if (store->mapping->generation != generation)
-        err = RD_E_UNAVAILABLE;
-    else if (glance->capacity != index->capacity && glance->next > 0)
-        err = RD_ABSENT;
-    glance->capacity = index->capacity;
-    for (; err == RD_OK && glance->next < index->capacity && glance->count < GLANCE; glance->next++) {
-        const struct slot *slot = &index->slots[glance->next];
-        glance->seen[glance->count++] =
-            (struct seen_slot){.hash = slot->hash, .word = atomic_load_explicit(&slot->word, memory_order_relaxed)};
-    }
+    if (store->mapping->generation == generation)
+        err = index_scan(&store->index, &glance->cursor, glance->seen, &glance->count);
     pthread_rwlock_unlock(&store->publish);
     return err;
 }
@@ -88,7 +69,7 @@ static rd_err sort_out(const struct glance *glance, struct gathered *gathered)
         uint64_t word = glance->seen[i].word;
         if ((word & WORD_DAMAGED) != 0)
             RD_TRY(numbers_add(&gathered->damaged, glance->seen[i].hash));
-        else if (word != WORD_NONE && (word & WORD_TOMBSTONE) == 0 && word_off(word) < gathered->below_off)
+        else if ((word & WORD_TOMBSTONE) == 0 && word_off(word) < gathered->below_off)
             RD_TRY(numbers_add(&gathered->live, word_off(word)));
     }
     return RD_OK;
@@ -96,19 +77,18 @@ static rd_err sort_out(const struct glance *glance, struct gathered *gathered)
 
 static rd_err gather(rd_store *store, uint64_t generation, struct glance *glance, struct gathered *gathered)
 {
-    do {
+    while (!glance->cursor.ended) {
         rd_err err = look(store, generation, glance);
         if (err == RD_ABSENT) {
-            glance->next = 0;
             gathered->live.count = 0;
             gathered->damaged.count = 0;
-            err = look(store, generation, glance);
+            continue;
         }
         if (err == RD_OK)
             err = sort_out(glance, gathered);
         if (err != RD_OK)
             return err;
-    } while (glance->count > 0);
+    }
     return RD_OK;
 }
 

@@ -94,7 +94,7 @@ static rd_err stage_index(struct stage *stage)
 {
     if (stage->count == 0)
         return RD_OK;
-    if (stage->words.slots == NULL)
+    if (stage->words.table == NULL)
         RD_TRY(index_init(&stage->words));
     RD_TRY(index_reserve(&stage->words, stage->count - stage->indexed));
     for (; stage->indexed < stage->count; stage->indexed++)
