@@ -122,8 +122,8 @@ static rd_err sync_begin(rd_store *store, struct syncing *out_syncing)
     rd_err err = RD_OK;
     struct syncing syncing = {.file.fd = -1};
     pthread_mutex_lock(&store->write);
-    syncing.tail_off = store->tail_off;
-    syncing.generation = store->mapping->generation;
+    syncing.tail_off = store->view->tail_off;
+    syncing.generation = store->view->generation;
     if (store->unsynced && file_is_gone(&store->file))
         store->write_ended = true;
     if (store->write_ended)
@@ -140,10 +140,10 @@ static void sync_end(rd_store *store, const struct syncing *syncing, rd_err err)
     pthread_mutex_lock(&store->write);
     if (err != RD_OK) {
         store->write_ended = true;
-    } else if (store->mapping->generation == syncing->generation) {
-        store->unsynced = store->tail_off != syncing->tail_off;
+    } else if (store->view->generation == syncing->generation) {
+        store->unsynced = store->view->tail_off != syncing->tail_off;
         /* without an append of ours, an earlier opening's line is still there; opening itself has none yet */
-        const struct layout *layout = store->mapping->layout;
+        const struct layout *layout = store->view->mapping->layout;
         if (store->line != NULL && writer_line_begin(store->line, &store->file, layout, syncing->tail_off) == RD_OK)
             writer_line_synced(store->line, syncing->tail_off, false);
     }

@@ -52,7 +52,12 @@ rd_err compact_check_damage(const struct compaction *compaction)
     rd_store *store = compaction->store;
     struct snapshot snapshot;
     uint64_t ranges = 0;
-    uint64_t keys = atomic_load(&store->damaged_keys);
+    struct reading reading = reading_begin(store);
+    struct figures figures;
+    uint64_t tail_off;
+    view_figures(reading.view, &figures, &tail_off);
+    reading_end(&reading);
+    uint64_t keys = figures.damaged_keys;
     store_snapshot(store, &snapshot);
     const struct layout *layout = snapshot.mapping->layout;
     for (size_t kind = 0; layout != NULL && kind < RD_DAMAGE_KINDS; kind++)
@@ -86,9 +91,9 @@ rd_err compact_check_file(const struct compaction *compaction)
     if (store->write_ended)
         return RD_E_ENDED;
     RD_TRY(file_size(&store->file, &bytes));
-    if (bytes < store->tail_off)
+    if (bytes < store->view->tail_off)
         return RD_E_TRUNCATED;
-    if (bytes == store->tail_off)
+    if (bytes == store->view->tail_off)
         return RD_OK;
     store->write_ended = true;
     return compact_refuse(compaction, RD_E_ENDED,
@@ -302,7 +307,7 @@ static void compaction_fini(struct compaction *compaction)
 {
     if (compaction->file.fd >= 0 && !compaction->placed)
         unlink(compaction->path);
-    mapping_unpin(compaction->mapping, 1);
+    store_retire(compaction->view);
     file_close(&compaction->file);
     appender_fini(&compaction->appender);
     index_fini(&compaction->index);

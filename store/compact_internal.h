@@ -15,10 +15,10 @@ struct compaction {
     bool check_failed;   /* a stored payload is not what its checksum says */
     bool placed;         /* the new file has the store's name */
 
-    char *target;            /* the store's own path, where links lead to */
-    char *path;              /* of the new file */
-    struct file file;        /* as the next two: what the store has in their place, once the new file is placed */
-    struct mapping *mapping; /* NULL until all is copied */
+    char *target;      /* the store's own path, where links lead to */
+    char *path;        /* of the new file */
+    struct file file;  /* as the next: what the store had in its place, once the new file is placed */
+    struct view *view; /* NULL until all is copied */
     struct index index;
     struct appender appender;
     uint64_t entries;

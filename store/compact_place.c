@@ -97,32 +97,33 @@ rd_err compact_make_file(struct compaction *compaction)
 
 /* ---- taking the store's place: `write` is held ------------------------------------------------------------------- */
 
-struct figures {
-    uint64_t live_keys, live_bytes, live_stored;
-};
-
 /* The live ones are the same in both files, and nobody changes them while writers are held; save a reader that finds
    damage, which in a file that was checked just now is news. */
 static rd_err take_figures(const struct compaction *compaction, struct figures *out_figures)
 {
-    rd_store *store = compaction->store;
-    pthread_rwlock_wrlock(&store->publish);
-    out_figures->live_keys = store->live_keys;
-    out_figures->live_bytes = store->live_bytes;
-    out_figures->live_stored = store->live_stored;
-    bool damaged = store->damaged_keys > 0;
-    pthread_rwlock_unlock(&store->publish);
-    return damaged ? compact_check_damage(compaction) : RD_OK;
+    struct figures figures;
+    uint64_t tail_off;
+    view_figures(compaction->store->view, &figures, &tail_off);
+    figures.entries = compaction->entries;
+    *out_figures = figures;
+    return figures.damaged_keys > 0 ? compact_check_damage(compaction) : RD_OK;
 }
 
-static rd_err map_copy(struct compaction *compaction)
+/* The next generation. `figures` may be those of damage that is the old file's alone. */
+static rd_err make_view(struct compaction *compaction, struct figures *figures)
 {
     struct layout *layout;
+    struct mapping *mapping;
+    uint64_t tail_off = appender_tail(&compaction->appender);
     RD_TRY(layout_create(&layout)); /* all of it is checked, so it is empty */
     compaction->doing = "mapping the new file";
-    rd_err err = mapping_create(&compaction->file, appender_tail(&compaction->appender), compaction->generation + 1,
-                                layout, &compaction->mapping);
+    rd_err err = mapping_create(&compaction->file, tail_off, compaction->generation + 1, layout, &mapping);
     layout_unref(layout);
+    RD_TRY(err);
+    figures->damaged_keys = 0;
+    err = view_create(mapping, &compaction->index, &compaction->file, tail_off, figures, &compaction->view);
+    if (err != RD_OK)
+        mapping_release(mapping);
     return err;
 }
 
@@ -160,7 +161,7 @@ static rd_err put_in_place(struct compaction *compaction)
 {
     rd_store *store = compaction->store;
     compaction->doing = "writing STORE.writer";
-    const struct layout *layout = store->mapping->layout;
+    const struct layout *layout = store->view->mapping->layout;
     uint64_t tail_off = appender_tail(&compaction->appender);
     rd_err err = writer_line_move(store->line, &store->file, layout, &compaction->file, tail_off);
     compaction->doing = err == RD_OK ? "removing STORE.idx" : compaction->doing;
@@ -170,36 +171,23 @@ static rd_err put_in_place(struct compaction *compaction)
         err = rename_copy(compaction);
     if (err != RD_OK) {
         int saved = errno;
-        rd_err back = writer_line_move(store->line, &store->file, layout, &store->file, store->tail_off);
+        rd_err back = writer_line_move(store->line, &store->file, layout, &store->file, store->view->tail_off);
         (void)back; /* a line that isn't back is written before the next append */
         errno = saved;
     }
     return err;
 }
 
-/* File, mapping, index and figures, as one generation. Nothing can fail any more. What the store had is the
-   compaction's now: giving it back may take long, so that waits until writers go on. */
-static void swap(struct compaction *compaction, const struct figures *figures)
+/* Nothing can fail any more. What the store had is the compaction's now: giving it back may take long, so that waits
+   until writers go on. */
+static void swap(struct compaction *compaction)
 {
     rd_store *store = compaction->store;
     struct file old_file = store->file;
-    struct mapping *old_mapping = store->mapping;
-    struct index old_index = store->index;
-    pthread_rwlock_wrlock(&store->publish);
     store->file = compaction->file;
-    store->mapping = compaction->mapping;
-    store->index = compaction->index;
-    store->tail_off = appender_tail(&compaction->appender);
-    store->entries = compaction->entries;
-    atomic_store(&store->live_keys, figures->live_keys);
-    atomic_store(&store->live_bytes, figures->live_bytes);
-    atomic_store(&store->live_stored, figures->live_stored);
-    atomic_store(&store->damaged_keys, 0);
-    pthread_rwlock_unlock(&store->publish);
-    store->unsynced = false;
     compaction->file = old_file;
-    compaction->mapping = old_mapping;
-    compaction->index = old_index;
+    compaction->view = store_replace(store, compaction->view);
+    store->unsynced = false;
 }
 
 static rd_err replace(struct compaction *compaction)
@@ -215,14 +203,14 @@ static rd_err replace(struct compaction *compaction)
         store->write_ended = true;
         return RD_E_SYNC;
     }
-    RD_TRY(map_copy(compaction));
+    RD_TRY(make_view(compaction, &figures));
     RD_TRY(put_in_place(compaction));
     compaction->doing = "syncing the directory";
     rd_err err = file_sync_directory(compaction->target);
     if (err != RD_OK)
         store->write_ended = true; /* a power cut may bring the old file back, without what would be appended here */
     int saved = errno;
-    swap(compaction, &figures);
+    swap(compaction);
     errno = saved;
     return err == RD_OK ? RD_OK : RD_E_SYNC;
 }

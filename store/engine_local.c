@@ -239,18 +239,18 @@ static void local_cancel(rd_engine *base, rd_op *op)
     atomic_store_explicit(&local_of(op)->cancelled, true, memory_order_relaxed);
 }
 
-static void mapping_release(void *mapping)
+static void hold_release(void *pin)
 {
-    mapping_unpin(mapping, 1);
+    pin_return(pin, 1);
 }
 
 static rd_err local_hold(rd_engine *base, rd_op *op, const rd_value *value, rd_hold *out_hold)
 {
     (void)base;
     (void)value;
-    struct mapping *mapping = local_of(op)->snapshot.mapping;
-    mapping_pin(mapping, 1);
-    *out_hold = (rd_hold){.release = mapping_release, .arg = mapping};
+    struct pin *pin = local_of(op)->snapshot.pin;
+    pin_more(pin, 1);
+    *out_hold = (rd_hold){.release = hold_release, .arg = pin};
     return RD_OK;
 }
 

@@ -269,7 +269,7 @@ static bool move_block(struct index *index, struct table *from, struct table *to
             return false;
         }
     }
-    atomic_store_explicit(&from->moved, block + 1, memory_order_release);
+    atomic_store(&from->moved, block + 1);
     if (block + 1 < (size_t)1 << from->blocks_log2) {
         give_back(from);
         count_bytes(index);

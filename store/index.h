@@ -163,10 +163,10 @@ static inline uint32_t table_place(const struct table *table, uint64_t mixed)
 /* The table that has the block of a mixed hash. */
 static inline const struct table *table_of(const struct index *index, uint64_t hash, uint64_t *out_mixed)
 {
-    const struct table *table = atomic_load_explicit(&index->table, memory_order_acquire);
+    const struct table *table = atomic_load(&index->table);
     uint64_t mixed = index_mix(table->secret, hash);
-    while (table_block(table, mixed) < atomic_load_explicit(&table->moved, memory_order_acquire))
-        table = atomic_load_explicit(&table->next, memory_order_acquire);
+    while (table_block(table, mixed) < atomic_load(&table->moved))
+        table = atomic_load(&table->next);
     *out_mixed = mixed;
     return table;
 }

@@ -8,7 +8,7 @@
 rd_err mapping_create(const struct file *file, uint64_t bytes, uint64_t generation, struct layout *layout,
                       struct mapping **out_mapping)
 {
-    struct mapping *mapping = malloc(sizeof(*mapping));
+    struct mapping *mapping = aligned_alloc(_Alignof(struct mapping), sizeof(*mapping));
     if (mapping == NULL)
         return RD_E_NOMEM;
     uint64_t floor = bytes > 0 ? bytes : 1;
@@ -27,20 +27,33 @@ rd_err mapping_create(const struct file *file, uint64_t bytes, uint64_t generati
     mapping->reserved = reserve;
     mapping->generation = generation;
     mapping->layout = layout_ref(layout);
-    atomic_init(&mapping->pins, 1);
+    atomic_init(&mapping->shares_left, PIN_SHARES);
+    for (size_t i = 0; i < PIN_SHARES; i++) {
+        atomic_init(&mapping->shares[i].count, 1);
+        mapping->shares[i].mapping = mapping;
+    }
     *out_mapping = mapping;
     return RD_OK;
 }
 
-void mapping_unpin(struct mapping *mapping, size_t count)
+void pin_return(struct pin *pin, size_t count)
 {
-    if (mapping == NULL || count == 0)
+    if (pin == NULL || count == 0)
         return;
-    if (atomic_fetch_sub_explicit(&mapping->pins, count, memory_order_release) != count)
+    if (atomic_fetch_sub_explicit(&pin->count, count, memory_order_release) != count)
         return;
     /* a load, not a fence: the thread sanitizer understands it */
-    (void)atomic_load_explicit(&mapping->pins, memory_order_acquire);
+    (void)atomic_load_explicit(&pin->count, memory_order_acquire);
+    struct mapping *mapping = pin->mapping;
+    if (atomic_fetch_sub_explicit(&mapping->shares_left, 1, memory_order_acq_rel) != 1)
+        return;
     munmap((void *)(uintptr_t)mapping->base, mapping->reserved);
     layout_unref(mapping->layout);
     free(mapping);
+}
+
+void mapping_release(struct mapping *mapping)
+{
+    for (size_t i = 0; mapping != NULL && i < PIN_SHARES; i++)
+        pin_return(&mapping->shares[i], 1); /* the mapping may be gone with the last of them, not before */
 }

@@ -2,29 +2,63 @@
 #include "guard.h"
 #include "store_internal.h"
 
-#define PREFETCH_AHEAD 16 /* index lines on their way at a time: about what a core can have outstanding */
+/* Requires: `tail_off` was loaded before. */
+static void pin_snapshot(const struct reading *reading, uint64_t tail_off, struct snapshot *out_snapshot)
+{
+    struct mapping *mapping = atomic_load(&reading->view->mapping); /* it reaches up to that tail at least */
+    *out_snapshot = (struct snapshot){
+        .mapping = mapping, .pin = mapping_pin(mapping, reading->reader->number), .tail_off = tail_off};
+}
 
 void store_snapshot(rd_store *store, struct snapshot *out_snapshot)
 {
-    pthread_rwlock_rdlock(&store->publish);
-    mapping_pin(store->mapping, 1);
-    *out_snapshot = (struct snapshot){.mapping = store->mapping, .tail_off = store->tail_off};
-    pthread_rwlock_unlock(&store->publish);
+    struct reading reading = reading_begin(store);
+    pin_snapshot(&reading, atomic_load(&reading.view->tail_off), out_snapshot);
+    reading_end(&reading);
 }
 
 void store_resolve(rd_store *store, rd_key *keys, size_t count, struct snapshot *out_snapshot)
 {
-    pthread_rwlock_rdlock(&store->publish);
+    struct reading reading = reading_begin(store);
+    const struct view *view = reading.view;
+    uint64_t tail_off = atomic_load(&view->tail_off);
     for (size_t i = 0; i < count && i < PREFETCH_AHEAD; i++)
-        index_prefetch(&store->index, keys[i].hash);
+        index_prefetch(&view->index, keys[i].hash);
     for (size_t i = 0; i < count; i++) {
         if (count - i > PREFETCH_AHEAD)
-            index_prefetch(&store->index, keys[i + PREFETCH_AHEAD].hash);
-        keys[i].cookie = keys[i].cookie == RD_KEY_SKIP ? WORD_NONE : index_find(&store->index, keys[i].hash);
+            index_prefetch(&view->index, keys[i + PREFETCH_AHEAD].hash);
+        keys[i].cookie = keys[i].cookie == RD_KEY_SKIP ? WORD_NONE : view_find(view, keys[i].hash, tail_off);
     }
-    mapping_pin(store->mapping, 1);
-    *out_snapshot = (struct snapshot){.mapping = store->mapping, .tail_off = store->tail_off};
-    pthread_rwlock_unlock(&store->publish);
+    pin_snapshot(&reading, tail_off, out_snapshot);
+    reading_end(&reading);
+}
+
+uint64_t store_word(rd_store *store, const struct snapshot *snapshot, uint64_t hash)
+{
+    struct reading reading = reading_begin(store);
+    bool same = reading.view->generation == snapshot->mapping->generation;
+    uint64_t word = same ? index_find(&reading.view->index, hash) : WORD_NONE;
+    reading_end(&reading);
+    return word;
+}
+
+bool store_flag(rd_store *store, const struct snapshot *snapshot, uint64_t hash, uint64_t word, uint64_t flag)
+{
+    struct reading reading = reading_begin(store);
+    bool flagged =
+        reading.view->generation == snapshot->mapping->generation && index_flag(&reading.view->index, hash, word, flag);
+    reading_end(&reading);
+    return flagged;
+}
+
+bool store_was_cut(rd_store *store, const struct snapshot *snapshot, uint64_t end_off)
+{
+    uint64_t bytes;
+    struct reading reading = reading_begin(store);
+    bool told = reading.view->generation == snapshot->mapping->generation &&
+                file_size(&(struct file){.fd = reading.view->fd}, &bytes) == RD_OK;
+    reading_end(&reading);
+    return told && bytes < end_off;
 }
 
 static bool must_check(const rd_store *store, uint64_t word)
@@ -127,40 +161,26 @@ static rd_metadata metadata_of(const struct entry *entry)
 /* The word with the flags it has got since it was resolved. */
 static uint64_t refresh_word(rd_store *store, const struct snapshot *snapshot, uint64_t hash, uint64_t word)
 {
-    pthread_rwlock_rdlock(&store->publish);
-    bool same = store->mapping->generation == snapshot->mapping->generation;
-    uint64_t now = same ? index_find(&store->index, hash) : word;
-    pthread_rwlock_unlock(&store->publish);
+    uint64_t now = store_word(store, snapshot, hash);
     return word_off(now) == word_off(word) ? now : word;
 }
 
-/* Note the outcome of a check in the index, for the very entry that was checked. */
-static void flag_word(rd_store *store, const struct snapshot *snapshot, const struct entry *entry, uint64_t word,
-                      bool holds)
+/* A payload fails: note it in the index, for the very entry that was checked, and in the figures. */
+static void flag_damaged(rd_store *store, const struct snapshot *snapshot, const struct entry *entry, uint64_t word)
 {
-    pthread_rwlock_rdlock(&store->publish);
-    bool same = store->mapping->generation == snapshot->mapping->generation;
-    bool flagged = same && index_flag(&store->index, entry->key_hash, word, holds ? WORD_VERIFIED : WORD_DAMAGED);
-    if (flagged && !holds) {
-        atomic_fetch_sub(&store->live_keys, 1);
-        atomic_fetch_sub(&store->live_bytes, entry_payload_len(entry));
-        atomic_fetch_sub(&store->live_stored, entry_stored_len(entry));
-        atomic_fetch_add(&store->damaged_keys, 1);
-    }
-    pthread_rwlock_unlock(&store->publish);
-    if (flagged && !holds)
+    struct reading reading = reading_begin(store);
+    bool flagged = reading.view->generation == snapshot->mapping->generation &&
+                   index_flag(&reading.view->index, entry->key_hash, word, WORD_DAMAGED);
+    if (flagged)
+        view_count(reading.view,
+                   &(struct figures){.live_keys = (uint64_t)-1,
+                                     .live_bytes = 0 - entry_payload_len(entry),
+                                     .live_stored = 0 - entry_stored_len(entry),
+                                     .damaged_keys = 1},
+                   TAIL_STAYS);
+    reading_end(&reading);
+    if (flagged)
         upkeep_recover(store->upkeep); /* its link was trusted: what that hid is to appear */
-}
-
-/* A cut inside the file's last page raises nothing: its bytes read as zeros. */
-static bool was_cut(rd_store *store, const struct snapshot *snapshot, uint64_t end_off)
-{
-    pthread_rwlock_rdlock(&store->publish);
-    uint64_t bytes = UINT64_MAX;
-    if (store->mapping->generation == snapshot->mapping->generation && file_size(&store->file, &bytes) != RD_OK)
-        bytes = UINT64_MAX;
-    pthread_rwlock_unlock(&store->publish);
-    return bytes < end_off;
 }
 
 /* E-10: check as the options say, unless that was done since the word was resolved. */
@@ -169,7 +189,7 @@ static rd_err check_word(rd_store *store, const struct snapshot *snapshot, const
 {
     /* the zeros of such a cut come from a trailer's end: where they reach the link, which says where the payload
        starts, the CRC is gone */
-    if (entry->crc == 0 && was_cut(store, snapshot, entry_end(entry)))
+    if (entry->crc == 0 && store_was_cut(store, snapshot, entry_end(entry)))
         return RD_E_TRUNCATED;
     if (!must_check(store, word))
         return RD_OK;
@@ -179,10 +199,12 @@ static rd_err check_word(rd_store *store, const struct snapshot *snapshot, const
     if (!must_check(store, word))
         return RD_OK;
     rd_err err = snapshot_check(snapshot, entry, cancel);
-    if (err == RD_E_DAMAGED && was_cut(store, snapshot, entry_end(entry)))
+    if (err == RD_E_DAMAGED && store_was_cut(store, snapshot, entry_end(entry)))
         return RD_E_TRUNCATED;
-    if (err == RD_E_DAMAGED || (err == RD_OK && (word & WORD_VERIFIED) == 0))
-        flag_word(store, snapshot, entry, word, err == RD_OK);
+    if (err == RD_E_DAMAGED)
+        flag_damaged(store, snapshot, entry, word);
+    else if (err == RD_OK && (word & WORD_VERIFIED) == 0)
+        store_flag(store, snapshot, entry->key_hash, word, WORD_VERIFIED);
     return err;
 }
 
@@ -205,7 +227,7 @@ rd_err store_load(rd_store *store, const struct snapshot *snapshot, uint64_t has
     struct entry entry;
     RD_TRY(snapshot_entry(snapshot, word_off(word), &entry));
     if (entry.key_hash != hash) /* the file changed under us: what the word names must still be an entry of this hash */
-        return was_cut(store, snapshot, entry_end(&entry)) ? RD_E_TRUNCATED : RD_E_DAMAGED;
+        return store_was_cut(store, snapshot, entry_end(&entry)) ? RD_E_TRUNCATED : RD_E_DAMAGED;
     *out_meta = metadata_of(&entry);
     if (!no_payload)
         RD_TRY(check_word(store, snapshot, &entry, word, cancel));
@@ -237,7 +259,7 @@ rd_err store_load_last(rd_store *store, const struct snapshot *snapshot, const a
     struct entry entry;
     RD_TRY(last_entry(snapshot, &entry));
     /* no slot vouches for what this trailer says, and it is the first that a cut inside a page makes zeros of */
-    if (was_cut(store, snapshot, entry_end(&entry)))
+    if (store_was_cut(store, snapshot, entry_end(&entry)))
         return RD_E_TRUNCATED;
     *out_meta = metadata_of(&entry);
     RD_TRY(check_word(store, snapshot, &entry, entry.trailer_off, cancel));
@@ -249,7 +271,7 @@ rd_err store_load_last(rd_store *store, const struct snapshot *snapshot, const a
 
 void rd_entry_release(rd_entry *entry)
 {
-    mapping_unpin(entry->pin, 1);
+    pin_return(entry->pin, 1);
     *entry = (rd_entry){0};
 }
 
@@ -260,7 +282,7 @@ static rd_err entry_from(rd_err err, struct snapshot *snapshot, rd_entry *entry,
         snapshot_release(snapshot);
         return err;
     }
-    entry->pin = snapshot->mapping;
+    entry->pin = snapshot->pin;
     *out_entry = *entry;
     return RD_OK;
 }
@@ -330,14 +352,15 @@ static void batch_read(rd_store *store, rd_key *keys, size_t count, rd_batch_ite
         item.err = store_load(store, &snapshot, keys[i].hash, keys[i].cookie, false, NULL, &item.entry.payload,
                               &item.entry.meta);
         if (item.err == RD_OK) {
-            item.entry.pin = snapshot.mapping;
+            item.entry.pin = snapshot.pin;
             live++;
         } else {
             item.entry = (rd_entry){0};
         }
         out_items[i] = item;
     }
-    mapping_pin(snapshot.mapping, live);
+    if (live > 0)
+        pin_more(snapshot.pin, live);
     snapshot_release(&snapshot);
 }
 

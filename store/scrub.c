@@ -39,10 +39,7 @@ static void count_some(struct scrub *scrub, const struct snapshot *snapshot)
 /* The index's word for an entry of the snapshot; WORD_NONE where it is superseded, or the file is. */
 static uint64_t word_of(rd_store *store, const struct snapshot *snapshot, const struct entry *entry)
 {
-    pthread_rwlock_rdlock(&store->publish);
-    bool same = store->mapping->generation == snapshot->mapping->generation;
-    uint64_t word = same ? index_find(&store->index, entry->key_hash) : WORD_NONE;
-    pthread_rwlock_unlock(&store->publish);
+    uint64_t word = store_word(store, snapshot, entry->key_hash);
     return word_off(word) == entry->trailer_off ? word : WORD_NONE;
 }
 
@@ -63,30 +60,15 @@ static void go_to_next(struct scrub *scrub, rd_store *store, const struct snapsh
     }
 }
 
-/* Bytes behind the end of a file that was cut inside its last page read as zeros, and raise nothing. */
-static bool was_cut(rd_store *store, uint64_t end_off)
-{
-    uint64_t bytes;
-    pthread_rwlock_rdlock(&store->publish);
-    rd_err err = file_size(&store->file, &bytes);
-    pthread_rwlock_unlock(&store->publish);
-    return err == RD_OK && bytes < end_off;
-}
-
 /* The entry's payload is through. */
 static enum scrub_result judge(struct scrub *scrub, rd_store *store, const struct snapshot *snapshot)
 {
     scrub->inside = false;
     if (scrub->crc != scrub->entry.crc)
-        return was_cut(store, entry_end(&scrub->entry)) ? SCRUB_GOES_ON : SCRUB_FAILED;
+        return store_was_cut(store, snapshot, entry_end(&scrub->entry)) ? SCRUB_GOES_ON : SCRUB_FAILED;
     uint64_t word = word_of(store, snapshot, &scrub->entry);
-    if (word == WORD_NONE)
-        return SCRUB_GOES_ON;
-    pthread_rwlock_rdlock(&store->publish);
-    /* an index of another generation has other words, or the same for the same bytes of the same file */
-    if (store->mapping->generation == snapshot->mapping->generation)
-        index_flag(&store->index, scrub->entry.key_hash, word, WORD_VERIFIED);
-    pthread_rwlock_unlock(&store->publish);
+    if (word != WORD_NONE)
+        store_flag(store, snapshot, scrub->entry.key_hash, word, WORD_VERIFIED);
     return SCRUB_GOES_ON;
 }
 

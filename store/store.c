@@ -11,16 +11,11 @@ static rd_store *store_alloc(const char *path, const rd_open_options *options)
 {
     rd_store *store = calloc(1, sizeof(*store));
     char *copy = strdup(path);
-    pthread_rwlockattr_t attributes;
-    if (store == NULL || copy == NULL || pthread_rwlockattr_init(&attributes) != 0) {
+    if (store == NULL || copy == NULL) {
         free(copy);
         free(store);
         return NULL;
     }
-    /* readers come without end; a writer must get its turn */
-    pthread_rwlockattr_setkind_np(&attributes, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
-    pthread_rwlock_init(&store->publish, &attributes);
-    pthread_rwlockattr_destroy(&attributes);
     pthread_mutex_init(&store->write, NULL);
     store->path = copy;
     store->options = *options;
@@ -38,15 +33,13 @@ void rd_store_close(rd_store *store)
         /* an interval promised it; a failure has nobody left to hear of it */
         rd_err err = store->options.sync == RD_SYNC_INTERVAL ? store_sync(store) : RD_OK;
         if (err == RD_OK) /* 0: no more than the line knows already, which it may not have said yet */
-            writer_line_synced(store->line, store->unsynced ? 0 : store->tail_off, true);
+            writer_line_synced(store->line, store->unsynced ? 0 : store->view->tail_off, true);
     }
     writer_line_destroy(store->line);
     commit_queue_destroy(store->queue);
-    mapping_unpin(store->mapping, 1);
-    index_fini(&store->index);
+    view_destroy(store->view);
     appender_fini(&store->appender);
     file_close(&store->file);
-    pthread_rwlock_destroy(&store->publish);
     pthread_mutex_destroy(&store->write);
     free(store->path);
     free(store);
@@ -117,43 +110,53 @@ static rd_err read_line(const rd_store *store, struct recover_options *options, 
     return RD_OK;
 }
 
-static rd_err map_file(rd_store *store, uint64_t *out_bytes, rd_fault *fault)
+static rd_err map_file(rd_store *store, uint64_t *out_bytes, struct mapping **out_mapping, rd_fault *fault)
 {
     rd_err err = file_size(&store->file, out_bytes);
     if (err == RD_OK && *out_bytes > RD_OFFSET_MAX)
         return refuse(fault, RD_E_NOT_STORE, "%s: larger than 256 TiB, which no store can be (F-10)", store->path);
     if (err == RD_OK)
-        err = mapping_create(&store->file, *out_bytes, 1, NULL, &store->mapping);
+        err = mapping_create(&store->file, *out_bytes, 1, NULL, out_mapping);
     if (err == RD_OK)
         return RD_OK;
     fault->os_error = errno;
     return refuse(fault, err, "%s: %s (%s)", store->path, rd_err_text(err), strerror(errno));
 }
 
-/* The store's figures are what recovery found; takes over its index and layout. */
-static void take_figures(rd_store *store, struct recovered *found)
+struct figures recovered_figures(const struct recovered *recovered)
 {
-    store->index = found->index;
-    store->entries = found->entries;
-    atomic_store(&store->live_keys, found->live_keys);
-    atomic_store(&store->live_bytes, found->live_bytes);
-    atomic_store(&store->live_stored, found->live_stored);
-    atomic_store(&store->damaged_keys, found->damaged_keys);
+    return (struct figures){.entries = recovered->entries,
+                            .live_keys = recovered->live_keys,
+                            .live_bytes = recovered->live_bytes,
+                            .live_stored = recovered->live_stored,
+                            .damaged_keys = recovered->damaged_keys};
+}
+
+static void mapping_drop(struct mapping **mapping)
+{
+    mapping_release(*mapping);
 }
 
 static rd_err index_file(rd_store *store, const atomic_bool *cancel, rd_fault *fault)
 {
     uint64_t bytes;
     struct recovered found;
-    RD_TRY(map_file(store, &bytes, fault));
+    struct view *view;
+    RD_CLEANUP(mapping_drop) struct mapping *mapping = NULL;
+    RD_TRY(map_file(store, &bytes, &mapping, fault));
     struct recover_options options = {.cancel = cancel};
     RD_TRY(read_line(store, &options, fault));
-    rd_err err = recover(store->mapping->base, bytes, &options, &fault->offset, &found);
+    rd_err err = recover(mapping->base, bytes, &options, &fault->offset, &found);
     if (err != RD_OK)
         return refuse(fault, err, "%s: %s; nothing was changed", store->path, rd_err_text(err));
-    take_figures(store, &found);
-    store->mapping->layout = found.layout; /* nobody shares the mapping yet */
-    store->tail_off = found.tail_off;
+    mapping->layout = layout_ref(found.layout); /* nobody shares the mapping yet */
+    struct figures figures = recovered_figures(&found);
+    err = view_create(mapping, &found.index, &store->file, found.tail_off, &figures, &view);
+    recovered_fini(&found);
+    if (err != RD_OK)
+        return refuse(fault, err, "%s: %s", store->path, rd_err_text(err));
+    mapping = NULL; /* the view's */
+    atomic_store(&store->view, view);
     store->unread_bytes = bytes - found.tail_off;
     store->synced_off = options.synced_off;
     return RD_OK;
@@ -189,7 +192,7 @@ static rd_err make_writable(rd_store *store, rd_fault *fault)
     if (store->unread_bytes > 0) {
         RD_TRY(torn_save_and_cut(store, fault));
         store->torn_bytes = store->unread_bytes;
-        store->torn_off = store->tail_off;
+        store->torn_off = store->view->tail_off;
         store->unread_bytes = 0;
     }
     rd_err err = commit_queue_create(&store->queue);
@@ -201,7 +204,7 @@ static rd_err make_writable(rd_store *store, rd_fault *fault)
     if (err != RD_OK)
         return refuse(fault, err, "%s: %s", store->path, rd_err_text(err));
     /* by an earlier opening, whose word must be replaced by a sync now, or by who left no word of this file */
-    store->unsynced = store->tail_off > 0 && store->tail_off != store->synced_off;
+    store->unsynced = store->view->tail_off > 0 && store->view->tail_off != store->synced_off;
     return RD_OK;
 }
 
@@ -225,9 +228,9 @@ rd_err rd_store_open(const char *path, const rd_open_options *options, rd_fault 
 
 rd_err rd_store_file_size(rd_store *store, uint64_t *out_bytes)
 {
-    pthread_rwlock_rdlock(&store->publish); /* a compaction may close the file */
-    rd_err err = file_size(&store->file, out_bytes);
-    pthread_rwlock_unlock(&store->publish);
+    struct reading reading = reading_begin(store); /* a compaction may close the file */
+    rd_err err = file_size(&(struct file){.fd = reading.view->fd}, out_bytes);
+    reading_end(&reading);
     return err;
 }
 
@@ -246,22 +249,23 @@ rd_err rd_store_info_get(rd_store *store, rd_store_info *out_info)
                           .torn_bytes = store->torn_bytes,
                           .torn_off = store->torn_off,
                           .writable = store->options.writable};
-    pthread_rwlock_rdlock(&store->publish);
-    rd_err err = file_size(&store->file, &info.file_size);
-    const struct layout *layout = store->mapping->layout;
-    info.live_keys = store->live_keys;
-    info.entries = store->entries;
-    info.tail_off = store->tail_off;
-    info.live_bytes = store->live_bytes;
-    info.reclaimable_bytes = reclaimable(store->tail_off, store->live_stored);
-    info.damaged_entries = store->damaged_keys;
+    struct reading reading = reading_begin(store);
+    struct figures figures;
+    view_figures(reading.view, &figures, &info.tail_off);
+    rd_err err = file_size(&(struct file){.fd = reading.view->fd}, &info.file_size);
+    const struct layout *layout = atomic_load(&reading.view->mapping)->layout;
     for (size_t kind = 0; layout != NULL && kind < RD_DAMAGE_KINDS; kind++) {
         info.damaged_ranges += layout->counts[kind];
         info.unidentified_ranges += rd_damage_hides((rd_damage_kind)kind) ? layout->counts[kind] : 0;
     }
-    info.index_bytes = atomic_load_explicit(&store->index.bytes, memory_order_relaxed);
-    info.generation = store->mapping->generation;
-    pthread_rwlock_unlock(&store->publish);
+    info.index_bytes = atomic_load_explicit(&reading.view->index.bytes, memory_order_relaxed);
+    info.generation = reading.view->generation;
+    reading_end(&reading);
+    info.live_keys = figures.live_keys;
+    info.entries = figures.entries;
+    info.live_bytes = figures.live_bytes;
+    info.reclaimable_bytes = reclaimable(info.tail_off, figures.live_stored);
+    info.damaged_entries = figures.damaged_keys;
     info.file_state = (rd_file_state)atomic_load(&store->file_state);
     if (err == RD_OK)
         *out_info = info;
@@ -292,9 +296,9 @@ size_t rd_store_damage(rd_store *store, rd_range *out_ranges, size_t max)
 
 uint64_t rd_store_len(rd_store *store)
 {
-    pthread_rwlock_rdlock(&store->publish);
-    uint64_t live_keys = store->live_keys;
-    pthread_rwlock_unlock(&store->publish);
+    struct reading reading = reading_begin(store);
+    uint64_t live_keys = atomic_load_explicit(&reading.view->live_keys, memory_order_acquire);
+    reading_end(&reading);
     return live_keys;
 }
 
@@ -333,34 +337,39 @@ static rd_err adopt_entry(struct recovered *found, const struct entry *entry, ui
     return RD_OK;
 }
 
-rd_err store_adopt(rd_store *store, struct recovered *recovered, uint64_t recovered_len)
+rd_err store_adopt(rd_store *store, struct recovered *recovered, uint64_t recovered_len, struct view **out_superseded)
 {
-    struct mapping *mapping = NULL;
+    struct view *view = store->view;
+    RD_CLEANUP(mapping_drop) struct mapping *mapping = NULL;
     uint64_t bytes;
     RD_TRY(file_size(&store->file, &bytes));
-    RD_TRY(mapping_create(&store->file, bytes, store->mapping->generation + 1, recovered->layout, &mapping));
-    struct snapshot snapshot = {.mapping = mapping, .tail_off = store->tail_off};
-    uint64_t end_off = store->tail_off;
-    rd_err err = RD_OK;
-    while (err == RD_OK && end_off > recovered_len) {
+    RD_TRY(mapping_create(&store->file, bytes, view->generation + 1, recovered->layout, &mapping));
+    struct snapshot snapshot = {.mapping = mapping, .tail_off = view->tail_off};
+    uint64_t end_off = view->tail_off;
+    recovered->index.settled_off = recovered_len; /* a deletion that came since still hides what is below */
+    while (end_off > recovered_len) {
         struct entry entry;
         const struct damage *damage;
-        err = snapshot_walk(&snapshot, &end_off, &entry, &damage);
-        if (err == RD_OK && damage == NULL)
-            err = adopt_entry(recovered, &entry, recovered_len, &snapshot);
+        RD_TRY(snapshot_walk(&snapshot, &end_off, &entry, &damage));
+        if (damage == NULL)
+            RD_TRY(adopt_entry(recovered, &entry, recovered_len, &snapshot));
     }
-    if (err != RD_OK) {
-        mapping_unpin(mapping, 1);
-        return err;
-    }
-    pthread_rwlock_wrlock(&store->publish);
-    struct index superseded_index = store->index;
-    struct mapping *superseded = store->mapping;
-    store->mapping = mapping;
-    take_figures(store, recovered);
-    pthread_rwlock_unlock(&store->publish);
-    recovered->index = (struct index){0};
-    index_fini(&superseded_index);
-    mapping_unpin(superseded, 1);
+    struct figures figures = recovered_figures(recovered);
+    RD_TRY(view_create(mapping, &recovered->index, &store->file, view->tail_off, &figures, &view));
+    mapping = NULL; /* the view's */
+    *out_superseded = store_replace(store, view);
     return RD_OK;
+}
+
+struct view *store_replace(rd_store *store, struct view *view)
+{
+    return atomic_exchange(&store->view, view);
+}
+
+void store_retire(struct view *superseded)
+{
+    if (superseded == NULL)
+        return;
+    epoch_wait(epoch_retire());
+    view_destroy(superseded);
 }

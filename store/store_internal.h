@@ -5,15 +5,15 @@
 #include "appender.h"
 #include "file.h"
 #include "format.h"
-#include "index.h"
-#include "mapping.h"
 #include "recover.h"
+#include "view.h"
 #include <pthread.h>
 #include <rdrive/engine.h>
 
 /* Checking more bytes than this at a time, or resolving more keys than that, is a worker thread's job. */
 #define INLINE_CHECK_MAX ((uint64_t)4 << 20)
 #define INLINE_KEYS_MAX  ((size_t)50000)
+#define PREFETCH_AHEAD   16 /* index lines on their way at a time: about what a core can have outstanding */
 #define INLINE_KEY_WORK  (INLINE_CHECK_MAX / INLINE_KEYS_MAX) /* what a key costs, in bytes checked */
 
 struct rd_store {
@@ -24,22 +24,10 @@ struct rd_store {
     uint64_t torn_bytes, torn_off; /* cut by opening for writing, and where */
     uint64_t synced_off;           /* what STORE.writer said then, or SYNCED_UNKNOWN */
 
-    /* Readers share it while they resolve keys and take their pin, never while they touch a payload or travel. The
-       writer takes it whole to publish a commit, so a reader sees each batch whole or not at all (F-13); a compaction
-       and a late recovery take it whole to swap file, mapping and index as one generation. */
-    pthread_rwlock_t publish;
-    struct index index;
-    struct mapping *mapping; /* and with it the layout and the generation */
-    uint64_t tail_off;
-    uint64_t entries;
-    /* atomic, since a reader that finds a damaged payload takes it off while others read */
-    _Atomic uint64_t live_keys;
-    _Atomic uint64_t live_bytes;
-    _Atomic uint64_t live_stored; /* entry_stored_len of live entries */
-    _Atomic uint64_t damaged_keys;
-    _Atomic int file_state; /* rd_file_state */
+    struct view *_Atomic view; /* what readers see; changed and replaced by the holder of `write` alone */
+    _Atomic int file_state;    /* rd_file_state */
 
-    pthread_mutex_t write; /* one commit at a time; taken before `publish`. Guards what follows. */
+    pthread_mutex_t write; /* one commit at a time; guards `file`, `view`'s changes, and what follows. */
     struct appender appender;
     bool write_ended;         /* after a failed sync, a failed cut, or a file that changed behind our back */
     bool unsynced;            /* something was appended since the last sync, by an earlier opening too */
@@ -52,9 +40,27 @@ struct rd_store {
 
 /* ---- read.c ---- */
 
+/* Looking at the view that is there: it stays, with all that hangs from it, until the end. What epoch_enter says. */
+struct reading {
+    struct epoch_reader *reader;
+    struct view *view;
+};
+
+static inline struct reading reading_begin(rd_store *store)
+{
+    struct epoch_reader *reader = epoch_enter();
+    return (struct reading){.reader = reader, .view = atomic_load(&store->view)};
+}
+
+static inline void reading_end(const struct reading *reading)
+{
+    epoch_leave(reading->reader);
+}
+
 /* A moment of the store: its mapping stays valid while the pin is held. */
 struct snapshot {
     struct mapping *mapping;
+    struct pin *pin;
     uint64_t tail_off;
 };
 
@@ -84,9 +90,21 @@ void store_resolve(rd_store *store, rd_key *keys, size_t count, struct snapshot 
 /* Pin the store as it is now. */
 void store_snapshot(rd_store *store, struct snapshot *out_snapshot);
 
+/* The word of `hash` now. WORD_NONE, too, where the store is of another generation than the snapshot. */
+uint64_t store_word(rd_store *store, const struct snapshot *snapshot, uint64_t hash);
+
+/* Set a flag on the very word that was looked at, unless the store is of another generation. Returns: whether it is
+   set by this call. */
+bool store_flag(rd_store *store, const struct snapshot *snapshot, uint64_t hash, uint64_t word, uint64_t flag);
+
+/* Whether the snapshot's file, if it is still the store's, ends before `end_off`. A cut inside the last page raises
+   nothing: its bytes read as zeros. */
+bool store_was_cut(rd_store *store, const struct snapshot *snapshot, uint64_t end_off);
+
 static inline void snapshot_release(struct snapshot *snapshot)
 {
-    mapping_unpin(snapshot->mapping, 1);
+    pin_return(snapshot->pin, 1);
+    snapshot->pin = NULL;
     snapshot->mapping = NULL;
 }
 
@@ -110,10 +128,21 @@ rd_err store_load_last(rd_store *store, const struct snapshot *snapshot, const a
 
 /* ---- store.c ---- */
 
+/* Put a view in the place of the one that is there. Requires: `write` is held. Returns: that one; give it back, once
+   `write` is not held, with store_retire. */
+struct view *store_replace(rd_store *store, struct view *view);
+
+/* Wait until nobody reads there any more, and destroy it. */
+void store_retire(struct view *superseded);
+
+/* The figures of what recovery found. */
+struct figures recovered_figures(const struct recovered *recovered);
+
 /* Put what recovery found in place of what the store has, as a new generation of the same file; entries appended since
-   the recovery began are kept. Requires: `write` is held. Returns: RD_OK, RD_E_NOMEM: nothing changed. */
-struct recovered;
-RD_MUST_CHECK rd_err store_adopt(rd_store *store, struct recovered *recovered, uint64_t recovered_len);
+   the recovery began are kept. Requires: `write` is held. Returns: RD_OK, `*out_superseded` is for store_retire;
+   RD_E_NOMEM: nothing changed. */
+RD_MUST_CHECK rd_err store_adopt(rd_store *store, struct recovered *recovered, uint64_t recovered_len,
+                                 struct view **out_superseded);
 
 /* ---- write.c ---- */
 

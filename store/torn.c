@@ -175,7 +175,7 @@ static rd_err save(rd_store *store, const struct torn *torn, rd_fault *fault, ch
 rd_err torn_save_and_cut(rd_store *store, rd_fault *fault)
 {
     struct stat st;
-    struct torn torn = {.store = &store->file, .begin_off = store->tail_off};
+    struct torn torn = {.store = &store->file, .begin_off = store->view->tail_off};
     if (fstat(store->file.fd, &st) != 0) {
         blame(fault, &torn, "%s: %s", store->path, strerror(errno));
         return RD_E_IO;
@@ -204,7 +204,7 @@ rd_err torn_save_and_cut(rd_store *store, rd_fault *fault)
 /* Gather the keys whose newest accepted version is older than a torn range that names them; each once. */
 static rd_err outdated_keys(const rd_store *store, rd_key *keys, size_t *out_count)
 {
-    const struct layout *layout = store->mapping->layout;
+    const struct layout *layout = store->view->mapping->layout;
     struct index seen = {0};
     size_t count = 0;
     RD_TRY(index_init(&seen));
@@ -213,7 +213,7 @@ static rd_err outdated_keys(const rd_store *store, rd_key *keys, size_t *out_cou
         const struct damage *damage = &layout->damage[i];
         if (damage->kind != DAMAGE_TORN || !damage->has_key || !index_set_if_new(&seen, damage->key_hash, 1))
             continue;
-        uint64_t word = index_find(&store->index, damage->key_hash);
+        uint64_t word = index_find(&store->view->index, damage->key_hash);
         if ((word & WORD_DAMAGED) == 0 && (word == WORD_NONE || word_off(word) < damage->begin_off))
             keys[count++] = (rd_key){.hash = damage->key_hash};
     }
@@ -224,7 +224,7 @@ static rd_err outdated_keys(const rd_store *store, rd_key *keys, size_t *out_cou
 
 rd_err torn_supersede(rd_store *store)
 {
-    const struct layout *layout = store->mapping->layout;
+    const struct layout *layout = store->view->mapping->layout;
     size_t count = 0;
     if (layout == NULL || layout->counts[DAMAGE_TORN] == 0)
         return RD_OK;

@@ -47,7 +47,7 @@ rd_err rd_store_copy_hash(rd_store *store, uint64_t key_hash, rd_store *target, 
 /* Delete the key if `copied` is still its newest entry. Returns: as a commit; RD_E_UNAVAILABLE it is another. */
 static rd_err delete_copied(rd_store *store, const rd_entry *copied)
 {
-    const struct mapping *mapping = copied->pin;
+    const struct mapping *mapping = ((const struct pin *)copied->pin)->mapping;
     const uint8_t *end = (const uint8_t *)copied->payload.data + copied->payload.len;
     struct place place = {.generation = mapping->generation, .trailer_off = (uint64_t)(end - mapping->base)};
     rd_key key = {.hash = copied->meta.key_hash};

@@ -230,10 +230,12 @@ static uint64_t torn_from(const rd_store *store, const struct layout *layout)
 static rd_err adopt(rd_store *store, const struct snapshot *snapshot, struct recovered *found)
 {
     rd_err err = RD_OK;
+    struct view *superseded = NULL;
     pthread_mutex_lock(&store->write);
-    if (store->mapping->generation == snapshot->mapping->generation)
-        err = store_adopt(store, found, snapshot->tail_off);
+    if (store->view->generation == snapshot->mapping->generation)
+        err = store_adopt(store, found, snapshot->tail_off, &superseded);
     pthread_mutex_unlock(&store->write);
+    store_retire(superseded);
     return err;
 }
 
@@ -272,12 +274,12 @@ struct seen {
 
 static bool see_open(rd_store *store, struct seen *out_seen)
 {
-    pthread_rwlock_rdlock(&store->publish);
+    struct reading reading = reading_begin(store);
     /* the tail before the size: a commit in between only makes the file longer */
-    out_seen->tail_off = store->tail_off;
-    out_seen->generation = store->mapping->generation;
-    bool seen = fstat(store->file.fd, &out_seen->open) == 0;
-    pthread_rwlock_unlock(&store->publish);
+    out_seen->tail_off = reading.view->tail_off;
+    out_seen->generation = reading.view->generation;
+    bool seen = fstat(reading.view->fd, &out_seen->open) == 0;
+    reading_end(&reading);
     return seen;
 }
 
@@ -290,9 +292,9 @@ static bool is_replaced(rd_store *store, const struct seen *seen, bool before)
     if (!there && errno != ENOENT && errno != ENOTDIR)
         return before; /* nobody can tell */
     bool same = there && named.st_ino == seen->open.st_ino && named.st_dev == seen->open.st_dev;
-    pthread_rwlock_rdlock(&store->publish);
-    bool ours = atomic_load(&store->compacting) || store->mapping->generation != seen->generation;
-    pthread_rwlock_unlock(&store->publish);
+    struct reading reading = reading_begin(store);
+    bool ours = atomic_load(&store->compacting) || reading.view->generation != seen->generation;
+    reading_end(&reading);
     return ours ? before : !same;
 }
 
@@ -301,9 +303,9 @@ static void forget_verified(rd_store *store, uint64_t size)
 {
     if (atomic_exchange(&store->upkeep->cut_size, size) == size)
         return;
-    pthread_rwlock_rdlock(&store->publish);
-    index_clear_flag(&store->index, WORD_VERIFIED);
-    pthread_rwlock_unlock(&store->publish);
+    pthread_mutex_lock(&store->write); /* nothing is moved meanwhile */
+    index_clear_flag(&store->view->index, WORD_VERIFIED);
+    pthread_mutex_unlock(&store->write);
 }
 
 rd_file_state store_look(rd_store *store)

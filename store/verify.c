@@ -186,19 +186,6 @@ static rd_err check_all(struct verification *verification, size_t thread_count)
     return err;
 }
 
-/* Bytes behind the end of a file that was cut inside its last page read as zeros, and raise nothing. */
-static bool was_cut(const struct verification *verification)
-{
-    rd_store *store = verification->store;
-    uint64_t bytes = UINT64_MAX;
-    pthread_rwlock_rdlock(&store->publish);
-    if (store->mapping->generation == verification->snapshot.mapping->generation &&
-        file_size(&store->file, &bytes) != RD_OK)
-        bytes = UINT64_MAX;
-    pthread_rwlock_unlock(&store->publish);
-    return bytes < verification->snapshot.tail_off;
-}
-
 rd_err rd_store_verify(rd_store *store, size_t thread_count, rd_progress *progress, void *arg,
                        rd_verified *out_verified)
 {
@@ -208,7 +195,7 @@ rd_err rd_store_verify(rd_store *store, size_t thread_count, rd_progress *progre
     store_snapshot(store, &verification.snapshot);
     rd_err err = check_all(&verification, thread_count);
     bool failed = verification.verified.failed > 0 || verification.broken;
-    if (err == RD_OK && failed && was_cut(&verification))
+    if (err == RD_OK && failed && store_was_cut(store, &verification.snapshot, verification.snapshot.tail_off))
         err = RD_E_TRUNCATED;
     snapshot_release(&verification.snapshot);
     pthread_cond_destroy(&verification.ended);

@@ -50,10 +50,10 @@ struct glance {
 static rd_err look(rd_store *store, uint64_t generation, struct glance *glance)
 {
     rd_err err = RD_E_UNAVAILABLE;
-    pthread_rwlock_rdlock(&store->publish);
-    if (store->mapping->generation == generation)
-        err = index_scan(&store->index, &glance->cursor, glance->seen, &glance->count);
-    pthread_rwlock_unlock(&store->publish);
+    struct reading reading = reading_begin(store);
+    if (reading.view->generation == generation)
+        err = index_scan(&reading.view->index, &glance->cursor, glance->seen, &glance->count);
+    reading_end(&reading);
     return err;
 }
 

@@ -48,13 +48,13 @@ static rd_err begin(rd_store *store, struct stage *stage)
     off_t end = lseek(store->file.fd, 0, SEEK_END); /* the size, for a third of what fstat takes */
     if (end < 0)
         return RD_E_IO;
-    if ((uint64_t)end < store->tail_off)
+    if ((uint64_t)end < store->view->tail_off)
         return RD_E_TRUNCATED;
-    rd_err err = (uint64_t)end > store->tail_off ? RD_E_ENDED : RD_OK;
+    rd_err err = (uint64_t)end > store->view->tail_off ? RD_E_ENDED : RD_OK;
     if (store->options.sync == RD_SYNC_ALWAYS && file_is_gone(&store->file)) /* in the other modes, a sync asks */
         err = RD_E_ENDED;
     if (err == RD_OK && store->line != NULL) /* there is none while opening supersedes what is torn */
-        err = writer_line_begin(store->line, &store->file, store->mapping->layout, store->tail_off);
+        err = writer_line_begin(store->line, &store->file, store->view->mapping->layout, store->view->tail_off);
     if (err == RD_E_ENDED || err == RD_E_SYNC)
         store->write_ended = true;
     stage->begun = err == RD_OK;
@@ -114,14 +114,14 @@ static void stage_forget(struct stage *stage, size_t count)
 static uint64_t newest_word(const rd_store *store, const struct stage *stage, uint64_t hash)
 {
     uint64_t word = stage->indexed > 0 ? index_find(&stage->words, hash) : WORD_NONE;
-    return word != WORD_NONE ? word : index_find(&store->index, hash);
+    return word != WORD_NONE ? word : index_find(&store->view->index, hash);
 }
 
 /* Whether a delete still meets the entry that it is meant for. */
 static rd_err check_place(const rd_store *store, const struct commit *commit, uint64_t word)
 {
     const struct place *only = commit->only;
-    if (only == NULL || (only->generation == store->mapping->generation && only->trailer_off == word_off(word)))
+    if (only == NULL || (only->generation == store->view->generation && only->trailer_off == word_off(word)))
         return RD_OK;
     return RD_E_UNAVAILABLE;
 }
@@ -178,22 +178,22 @@ void taken_fini(struct taken *taken)
 /* Have the store's mapping reach up to `bytes`. What is published stays as it is. */
 static rd_err map_up_to(rd_store *store, uint64_t bytes)
 {
+    struct view *view = store->view;
     struct mapping *grown;
-    struct mapping *superseded = store->mapping;
+    struct mapping *superseded = view->mapping;
     if (bytes <= superseded->reserved)
         return RD_OK;
     RD_TRY(mapping_create(&store->file, bytes, superseded->generation, superseded->layout, &grown));
-    pthread_rwlock_wrlock(&store->publish);
-    store->mapping = grown;
-    pthread_rwlock_unlock(&store->publish);
-    mapping_unpin(superseded, 1);
+    atomic_store(&view->mapping, grown);
+    epoch_wait(epoch_retire()); /* once in 64 GiB */
+    mapping_release(superseded);
     return RD_OK;
 }
 
 /* The entry that a word of the index names. */
 static rd_err entry_at(const rd_store *store, uint64_t word, struct entry *out_entry)
 {
-    const struct snapshot snapshot = {.mapping = store->mapping, .tail_off = appender_tail(&store->appender)};
+    const struct snapshot snapshot = {.mapping = store->view->mapping, .tail_off = appender_tail(&store->appender)};
     return snapshot_entry(&snapshot, word_off(word), out_entry);
 }
 
@@ -204,7 +204,7 @@ static rd_err append_again(rd_store *store, struct stage *stage, uint64_t word, 
     RD_CLEANUP(taken_fini) struct taken taken = {0};
     RD_TRY(map_up_to(store, word_off(word) + RD_TRAILER_SIZE));
     RD_TRY(entry_at(store, word, &entry));
-    rd_span stored = {.data = store->mapping->base + entry.start_off, .len = (size_t)entry_payload_len(&entry)};
+    rd_span stored = {.data = store->view->mapping->base + entry.start_off, .len = (size_t)entry_payload_len(&entry)};
     rd_err err = take(stored, entry.crc, &taken);
     if (err == RD_E_DAMAGED && store->upkeep != NULL) /* there is none yet while a store is opened */
         upkeep_recover(store->upkeep);                /* its link was trusted: what that hid is to appear */
@@ -258,12 +258,7 @@ static rd_err prepare(rd_store *store, struct stage *stage, const struct commit 
         return RD_OK; /* a delete touches only what the index has, and that is less than it names */
     size_t more = commit->rename ? 2 : commit->count;
     RD_TRY(stage_reserve(stage, more));
-    if (index_has_room(&store->index, stage->count + more))
-        return RD_OK;
-    pthread_rwlock_wrlock(&store->publish);
-    rd_err err = index_reserve(&store->index, stage->count + more);
-    pthread_rwlock_unlock(&store->publish);
-    return err;
+    return index_reserve(&store->view->index, stage->count + more);
 }
 
 /**
@@ -313,38 +308,46 @@ static rd_err append_commit(rd_store *store, struct stage *stage, struct commit 
 }
 
 /* Take what a superseded word stood for off the live ones. What can't be measured any more stays counted. */
-static void forget_live(rd_store *store, uint64_t word)
+static void forget_live(const rd_store *store, uint64_t word, struct figures *more)
 {
     struct entry entry;
-    store->live_keys--;
+    more->live_keys--;
     if (entry_at(store, word, &entry) != RD_OK)
         return;
-    store->live_bytes -= entry_payload_len(&entry);
-    store->live_stored -= entry_stored_len(&entry);
+    more->live_bytes -= entry_payload_len(&entry);
+    more->live_stored -= entry_stored_len(&entry);
 }
 
-static void publish_one(rd_store *store, const struct staged *staged)
+static void publish_one(const rd_store *store, struct view *view, const struct staged *staged, struct figures *more)
 {
-    uint64_t before = index_set(&store->index, staged->hash, staged->word);
+    struct slot *slot = index_claim(&view->index, staged->hash);
+    undo_note(&view->undo, word_off(staged->word), atomic_load_explicit(&slot->word, memory_order_relaxed));
+    uint64_t before = index_exchange(&view->index, slot, staged->word);
     if ((before & WORD_DAMAGED) != 0)
-        store->damaged_keys--; /* healed */
+        more->damaged_keys--; /* healed */
     else if (before != WORD_NONE && (before & WORD_TOMBSTONE) == 0)
-        forget_live(store, before);
-    if ((staged->word & WORD_TOMBSTONE) == 0)
-        store->live_keys++;
-    store->live_bytes += staged->payload_len;
-    store->live_stored += staged->stored_len;
-    store->entries++;
+        forget_live(store, before, more);
+    more->live_keys += (staged->word & WORD_TOMBSTONE) == 0;
+    more->live_bytes += staged->payload_len;
+    more->live_stored += staged->stored_len;
+    more->entries++;
 }
 
-/* Make the stage visible at one instant. Nothing can fail any more. */
+/* Make the stage visible: to readers all of it comes with the tail, whatever they find in the index before. Nothing can
+   fail any more. */
 static void publish(rd_store *store, const struct stage *stage)
 {
-    pthread_rwlock_wrlock(&store->publish);
-    store->tail_off = appender_tail(&store->appender);
-    for (size_t i = 0; i < stage->count; i++)
-        publish_one(store, &stage->entries[i]);
-    pthread_rwlock_unlock(&store->publish);
+    struct view *view = store->view;
+    uint64_t tail_off = appender_tail(&store->appender);
+    struct figures more = {0};
+    for (size_t i = 0; i < stage->count; i++) {
+        if (stage->count - i > PREFETCH_AHEAD)
+            index_prefetch(&view->index, stage->entries[i + PREFETCH_AHEAD].hash);
+        publish_one(store, view, &stage->entries[i], &more);
+    }
+    view_count(view, &more, tail_off);
+    view->index.settled_off = undo_published(&view->undo, tail_off);
+    index_sweep(&view->index);
 }
 
 /* Make what the group has appended durable, as the store's mode says, and visible. */
@@ -352,8 +355,10 @@ static rd_err complete(rd_store *store, struct stage *stage)
 {
     bool durable = store->options.sync == RD_SYNC_ALWAYS;
     rd_err err = map_up_to(store, appender_tail(&store->appender));
+    if (err == RD_OK)
+        err = undo_reserve(&store->view->undo, stage->count);
     if (err != RD_OK) {
-        cut_back(store, stage, store->tail_off);
+        cut_back(store, stage, store->view->tail_off);
         return err;
     }
     if (durable && file_sync(&store->file) != RD_OK) {
@@ -363,7 +368,7 @@ static rd_err complete(rd_store *store, struct stage *stage)
     publish(store, stage);
     store->unsynced = !durable;
     if (durable)
-        writer_line_synced(store->line, store->tail_off, false);
+        writer_line_synced(store->line, store->view->tail_off, false);
     return RD_OK;
 }
 
@@ -378,9 +383,9 @@ static rd_err complete_nothing(rd_store *store)
     }
     store->unsynced = false;
     /* or the earlier opening's line would go on calling it torn; opening itself has none yet */
-    const struct layout *layout = store->mapping->layout;
-    if (store->line != NULL && writer_line_begin(store->line, &store->file, layout, store->tail_off) == RD_OK)
-        writer_line_synced(store->line, store->tail_off, false);
+    const struct layout *layout = store->view->mapping->layout;
+    if (store->line != NULL && writer_line_begin(store->line, &store->file, layout, store->view->tail_off) == RD_OK)
+        writer_line_synced(store->line, store->view->tail_off, false);
     return RD_OK;
 }
 
@@ -395,9 +400,9 @@ void store_commit(rd_store *store, struct commit **group, size_t count)
 {
     struct stage stage = {0};
     pthread_mutex_lock(&store->write);
-    rd_err err = appender_begin(&store->appender, store->tail_off);
+    rd_err err = appender_begin(&store->appender, store->view->tail_off);
     for (size_t i = 0; i < count; i++) {
-        group[i]->written = (rd_written){.tail_off = store->tail_off};
+        group[i]->written = (rd_written){.tail_off = store->view->tail_off};
         group[i]->err = err == RD_OK ? append_commit(store, &stage, group[i]) : err;
     }
     if (err == RD_OK)

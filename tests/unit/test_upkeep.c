@@ -133,7 +133,7 @@ static void the_scrub_of_an_intact_store_verifies_all_and_changes_nothing(void *
     WAIT_FOR(store,
              (upkeep_scrubbed(store->upkeep, &done, &total), info.generation == 1 && total > 0 && done == total));
     assert_int_equal(total, LARGE);
-    WAIT_FOR(store, info.generation == 1 && (index_find(&store->index, hash_of("big")) & WORD_VERIFIED) != 0);
+    WAIT_FOR(store, info.generation == 1 && (index_find(&store->view->index, hash_of("big")) & WORD_VERIFIED) != 0);
     store_expect(store, hash_of("big"), sample.big.data, LARGE);
     rd_store_close(store);
     sample_free(&sample);

@@ -89,7 +89,7 @@ struct rd_op {
     rd_written written;
     rd_engine_info info;
 
-    void *priv[8]; /* the engine's own, from submit to finish */
+    void *priv[10]; /* the engine's own, from submit to finish */
 };
 
 typedef struct rd_engine_vtable {
