@@ -2,11 +2,12 @@
 
 #include "text.h"
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /** A list for a message, "a, b, c", cut off where its room ends. */
 struct names {
-    char text[256];
+    char text[512];
     size_t len;
 };
 
@@ -54,6 +55,30 @@ static int choose(struct cli_call *call, size_t option)
                   names.text);
 }
 
+const char *cli_number_text(const struct cli_number *row, double number, char text[CLI_NUMBER_BYTES])
+{
+    (void)snprintf(text, CLI_NUMBER_BYTES, row->whole ? "%.0f" : "%g", number);
+    return text;
+}
+
+/** Read a value that its row wants to be a number. */
+static int take_number(struct cli_call *call, size_t option)
+{
+    const struct cli_number *row = cli_options[option].number;
+    const char *value = call->value[option];
+    char *end = NULL;
+    char min[CLI_NUMBER_BYTES], max[CLI_NUMBER_BYTES];
+    /* strtod takes more than people mean: signs, spaces, exponents, hex, "inf" */
+    bool plain = value[strspn(value, row->whole ? "0123456789" : "0123456789.")] == '\0';
+    double number = plain ? strtod(value, &end) : 0;
+    if (!plain || end == value || *end != '\0' || !(number >= row->min && number <= row->max))
+        return report(STATUS_USAGE, "%s: %s came; allowed: a %snumber from %s to %s", cli_options[option].name,
+                      QUOTED(text_span(value)), row->whole ? "whole " : "", cli_number_text(row, row->min, min),
+                      cli_number_text(row, row->max, max));
+    call->number[option] = number;
+    return STATUS_DONE;
+}
+
 /** Take the option at argv[*i], and its value, which may be the next argument. */
 static int take_option(struct cli_call *call, int argc, char **argv, int *i)
 {
@@ -77,7 +102,7 @@ static int take_option(struct cli_call *call, int argc, char **argv, int *i)
     if (equals == NULL && *i + 1 == argc)
         return report(STATUS_USAGE, "%s: its value %s is missing", row->name, row->value);
     call->value[option] = equals != NULL ? equals + 1 : argv[++*i];
-    return choose(call, option);
+    return row->number != NULL ? take_number(call, option) : choose(call, option);
 }
 
 /** Whether the verb takes what was given. */
@@ -129,6 +154,8 @@ static int sort_words(int argc, char **argv, struct cli_call *call)
 int cli_main(int argc, char **argv)
 {
     struct cli_call call = {0};
+    for (size_t i = 0; i < OPTION_COUNT; i++)
+        call.number[i] = cli_options[i].number != NULL ? cli_options[i].number->fallback : 0;
     int status = sort_words(argc, argv, &call);
     if (status != STATUS_DONE)
         return status;

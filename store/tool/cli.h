@@ -19,17 +19,39 @@ enum cli_option {
     OPTION_FORMAT,
     OPTION_OUTPUT,
     OPTION_OLDER_VERSIONS,
+    OPTION_THREADS,
+    OPTION_DURATION,
+    OPTION_OPERATIONS,
+    OPTION_WARMUP,
+    OPTION_BATCH,
+    OPTION_DISTRIBUTION,
+    OPTION_ZIPF_EXPONENT,
+    OPTION_MISSES,
+    OPTION_KEYS,
+    OPTION_VERIFY,
+    OPTION_CHECK,
+    OPTION_SEED,
+    OPTION_HISTOGRAM,
     OPTION_HELP,
     OPTION_VERSION,
     OPTION_COUNT,
 };
+_Static_assert(OPTION_COUNT <= 32, "an option is a bit");
 #define OPTION_BIT(option) (1u << (option))
+
+/** What a number on the command line may be: digits, and a decimal point where it isn't `whole`. */
+struct cli_number {
+    double min, max;
+    double fallback; /* where it isn't given; below `min`: that means something of its own, which its help tells */
+    bool whole;
+};
 
 struct cli_option_row {
     const char *name;
     const char *value;      /* what its value is called; NULL: it takes none */
-    const char *choices[3]; /* the values allowed, NULL-ended; none: any */
+    const char *choices[4]; /* the values allowed, NULL-ended; none: any */
     const char *help;
+    const struct cli_number *number; /* NULL: its value is no number */
 };
 extern const struct cli_option_row cli_options[OPTION_COUNT];
 
@@ -41,6 +63,7 @@ struct cli_call {
     bool given[OPTION_COUNT];
     const char *value[OPTION_COUNT];
     size_t choice[OPTION_COUNT]; /* where a row has choices: which one; the first if not given */
+    double number[OPTION_COUNT]; /* where a row has a number: it, or its fallback */
 };
 
 struct cli_verb {
@@ -63,8 +86,12 @@ int cli_main(int argc, char **argv);
 int help_print(const struct cli_verb *verb);
 int help_version(void);
 
-/** The verbs' functions: reads.c, key.c, list.c, put.c, transfer.c, import.c, export.c, verify.c, repair.c, compact.c.
- */
+#define CLI_NUMBER_BYTES 32
+/** A number as its row writes it, in plain digits. Returns `text`. */
+const char *cli_number_text(const struct cli_number *row, double number, char text[CLI_NUMBER_BYTES]);
+
+/** The verbs' functions: reads.c, key.c, list.c, put.c, transfer.c, import.c, export.c, verify.c, repair.c, compact.c,
+ * bench.c. */
 int verb_info(const struct cli_call *call);
 int verb_get(const struct cli_call *call);
 int verb_exists(const struct cli_call *call);
@@ -81,6 +108,7 @@ int verb_export(const struct cli_call *call);
 int verb_verify(const struct cli_call *call);
 int verb_repair(const struct cli_call *call);
 int verb_compact(const struct cli_call *call);
+int verb_bench(const struct cli_call *call);
 int verb_hash(const struct cli_call *call);
 
 #endif

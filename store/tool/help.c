@@ -3,6 +3,17 @@
 
 #include <stdio.h>
 
+static void print_number(struct out *out, const struct cli_number *row)
+{
+    char min[CLI_NUMBER_BYTES], max[CLI_NUMBER_BYTES], fallback[CLI_NUMBER_BYTES];
+    if (row == NULL)
+        return;
+    out_print(out, " (%s to %s", cli_number_text(row, row->min, min), cli_number_text(row, row->max, max));
+    if (row->fallback >= row->min)
+        out_print(out, "; default %s", cli_number_text(row, row->fallback, fallback));
+    out_text(out, ")");
+}
+
 static void print_options(struct out *out, unsigned options)
 {
     out_text(out, "\noptions:\n");
@@ -13,7 +24,9 @@ static void print_options(struct out *out, unsigned options)
             continue;
         (void)snprintf(name, sizeof(name), "%s%s%s", row->name, row->value != NULL ? " " : "",
                        row->value != NULL ? row->value : "");
-        out_print(out, "  %-17s %s\n", name, row->help);
+        out_print(out, "  %-19s %s", name, row->help);
+        print_number(out, row->number);
+        out_text(out, "\n");
     }
 }
 

@@ -22,6 +22,7 @@ struct tool_open_how {
     bool create;       /* with `writable`: make the store where there is none */
     bool offer_create; /* where there is none, tell of --create */
     rd_sync sync;
+    rd_verify verify;
 };
 
 /** One thing that `info` prints: a number, or a text where `text` is not NULL. */
@@ -68,6 +69,9 @@ struct tool_ops {
     rd_err (*info)(struct tool_store *store, struct tool_fact *facts, size_t *out_count);
     /* The newest value, checked, to `sink`: RD_OK, RD_ABSENT, RD_E_DAMAGED before its first byte, RD_E_CANCELLED. */
     rd_err (*read)(struct tool_store *store, const struct tool_key *key, const struct tool_sink *sink);
+    /* Many keys at one instant, as rd_store_batch_read_hashed; a single one as rd_store_read_hash. */
+    rd_err (*read_batch)(struct tool_store *store, const uint64_t *key_hashes, size_t count, rd_batch_item *out_items);
+    void (*release)(struct tool_store *store, rd_entry *entry);             /* give back what read_batch answered */
     rd_err (*exists)(struct tool_store *store, const struct tool_key *key); /* RD_OK, RD_ABSENT */
     rd_err (*metadata)(struct tool_store *store, const struct tool_key *key, rd_metadata *out_meta);
     /* The entry written last, deletions included; RD_ABSENT: there is none. */

@@ -38,7 +38,7 @@ static rd_err path_open(const char *target, const struct tool_open_how *how, rd_
     }
     made->base = (struct tool_store){&tool_path_ops, target};
     const rd_open_options options = {
-        .writable = how->writable, .create = how->create, .sync = how->sync, .verify = RD_VERIFY_FIRST};
+        .writable = how->writable, .create = how->create, .sync = how->sync, .verify = how->verify};
     rd_err err = rd_store_open(target, &options, out_fault, &made->store);
     if (err != RD_OK) {
         free(made);
@@ -90,6 +90,22 @@ static rd_err path_read(struct tool_store *store, const struct tool_key *key, co
     if (err != RD_OK)
         return err;
     return sink->bytes(sink->arg, entry.payload) ? RD_OK : RD_E_CANCELLED;
+}
+
+static rd_err path_read_batch(struct tool_store *store, const uint64_t *key_hashes, size_t count,
+                              rd_batch_item *out_items)
+{
+    if (count != 1)
+        return rd_store_batch_read_hashed(inner(store), key_hashes, NULL, count, out_items);
+    out_items[0] = (rd_batch_item){0};
+    out_items[0].err = rd_store_read_hash(inner(store), key_hashes[0], &out_items[0].entry);
+    return RD_OK;
+}
+
+static void path_release(struct tool_store *store, rd_entry *entry)
+{
+    (void)store;
+    rd_entry_release(entry);
 }
 
 static rd_err path_exists(struct tool_store *store, const struct tool_key *key)
@@ -227,6 +243,8 @@ const struct tool_ops tool_path_ops = {
     .close = path_close,
     .info = path_info,
     .read = path_read,
+    .read_batch = path_read_batch,
+    .release = path_release,
     .exists = path_exists,
     .metadata = path_metadata,
     .last = path_last,

@@ -1,33 +1,80 @@
 /* The tables that the command line is made of. */
 #include "cli.h"
 
+#define NUMBER(min, max, fallback, whole) (&(const struct cli_number){min, max, fallback, whole})
+
 const struct cli_option_row cli_options[OPTION_COUNT] = {
-    [OPTION_HASH] = {"--hash", NULL, {NULL}, "KEY is a key's hash: 16 hex digits"},
-    [OPTION_HEX_KEY] = {"--hex-key", NULL, {NULL}, "KEY is given in hex, two digits a byte"},
-    [OPTION_NAMESPACE] = {"--namespace", "NS", {NULL}, "KEY lies in this namespace, as namespaced writers store it"},
-    [OPTION_JSON] = {"--json", NULL, {NULL}, "print one JSON document"},
-    [OPTION_CREATE] = {"--create", NULL, {NULL}, "make the store that is written to where there is none"},
+    [OPTION_HASH] = {"--hash", NULL, {NULL}, "KEY is a key's hash: 16 hex digits", NULL},
+    [OPTION_HEX_KEY] = {"--hex-key", NULL, {NULL}, "KEY is given in hex, two digits a byte", NULL},
+    [OPTION_NAMESPACE] =
+        {"--namespace", "NS", {NULL}, "KEY lies in this namespace, as namespaced writers store it", NULL},
+    [OPTION_JSON] = {"--json", NULL, {NULL}, "print one JSON document", NULL},
+    [OPTION_CREATE] = {"--create", NULL, {NULL}, "make the store that is written to where there is none", NULL},
     [OPTION_SYNC] = {"--sync",
                      "WHEN",
                      {"always", "none"},
                      "always (default): return once the write is durable; none: "
-                     "once the kernel has it"},
+                     "once the kernel has it",
+                     NULL},
     [OPTION_FORMAT] = {"--format",
                        "FORMAT",
                        {"tsv", "jsonl"},
                        "tsv or jsonl (default: jsonl where FILE ends in .jsonl, "
-                       "else tsv)"},
-    [OPTION_OUTPUT] = {"--output", "NEW", {NULL}, "the file to write; there must be none of this name yet"},
+                       "else tsv)",
+                       NULL},
+    [OPTION_OUTPUT] = {"--output", "NEW", {NULL}, "the file to write; there must be none of this name yet", NULL},
     [OPTION_OLDER_VERSIONS] = {"--older-versions",
                                NULL,
                                {NULL},
-                               "where a key's newest version is damaged, write the newest one that holds"},
-    [OPTION_HELP] = {"--help", NULL, {NULL}, "print help"},
-    [OPTION_VERSION] = {"--version", NULL, {NULL}, "print the version"},
+                               "where a key's newest version is damaged, write the newest one that holds",
+                               NULL},
+    [OPTION_THREADS] = {"--threads", "N", {NULL}, "threads that ask", NUMBER(1, 64, 1, true)},
+    [OPTION_DURATION] = {"--duration",
+                         "S",
+                         {NULL},
+                         "stop after S seconds; with --operations, only where both are given",
+                         NUMBER(0.001, 86400, 10, false)},
+    [OPTION_OPERATIONS] = {"--operations", "N", {NULL}, "stop after N calls of all threads", NUMBER(1, 1e15, 0, true)},
+    [OPTION_WARMUP] = {"--warmup", "S", {NULL}, "ask for S seconds before anything counts", NUMBER(0, 3600, 0, false)},
+    [OPTION_BATCH] = {"--batch", "N", {NULL}, "keys a call; 1: single reads", NUMBER(1, 65536, 1, true)},
+    [OPTION_DISTRIBUTION] = {"--distribution",
+                             "LAW",
+                             {"uniform", "zipf"},
+                             "uniform (default): each key as often as any; zipf: few keys most of the time",
+                             NULL},
+    [OPTION_ZIPF_EXPONENT] = {"--zipf-exponent",
+                              "X",
+                              {NULL},
+                              "the k-th key comes k to the power of -X as often as the first",
+                              NUMBER(0.01, 10, 0.99, false)},
+    [OPTION_MISSES] =
+        {"--misses", "PERCENT", {NULL}, "so many of the keys asked for are absent ones", NUMBER(0, 100, 0, false)},
+    [OPTION_KEYS] =
+        {"--keys", "N", {NULL}, "ask for at most N different keys, picked at random", NUMBER(1, 1e9, 1e7, true)},
+    [OPTION_VERIFY] = {"--verify",
+                       "WHEN",
+                       {"first", "always", "off"},
+                       "when the engine checks a value: first (default), once an open, so here while keys are "
+                       "gathered; always; off",
+                       NULL},
+    [OPTION_CHECK] = {"--check",
+                      "WHETHER",
+                      {"on", "off"},
+                      "on (default): check each value that comes, outside of the latencies; off",
+                      NULL},
+    [OPTION_SEED] = {"--seed", "N", {NULL}, "equal seeds ask for equal keys", NUMBER(0, 4294967295, 1, true)},
+    [OPTION_HISTOGRAM] = {"--histogram", NULL, {NULL}, "print how many calls took how long", NULL},
+    [OPTION_HELP] = {"--help", NULL, {NULL}, "print help", NULL},
+    [OPTION_VERSION] = {"--version", NULL, {NULL}, "print the version", NULL},
 };
 
 #define KEY_OPTIONS (OPTION_BIT(OPTION_HASH) | OPTION_BIT(OPTION_HEX_KEY) | OPTION_BIT(OPTION_NAMESPACE))
 #define JSON        OPTION_BIT(OPTION_JSON)
+#define BENCH_OPTIONS                                                                                                  \
+    (OPTION_BIT(OPTION_THREADS) | OPTION_BIT(OPTION_DURATION) | OPTION_BIT(OPTION_OPERATIONS) |                        \
+     OPTION_BIT(OPTION_WARMUP) | OPTION_BIT(OPTION_BATCH) | OPTION_BIT(OPTION_DISTRIBUTION) |                          \
+     OPTION_BIT(OPTION_ZIPF_EXPONENT) | OPTION_BIT(OPTION_MISSES) | OPTION_BIT(OPTION_KEYS) |                          \
+     OPTION_BIT(OPTION_VERIFY) | OPTION_BIT(OPTION_CHECK) | OPTION_BIT(OPTION_SEED) | OPTION_BIT(OPTION_HISTOGRAM))
 
 const struct cli_verb cli_verbs[] = {
     {"info", "STORE", 1, 1, JSON, "print what a store holds",
@@ -93,5 +140,17 @@ const struct cli_verb cli_verbs[] = {
      verb_compact},
     {"hash", "KEY...", 1, CLI_MANY, OPTION_BIT(OPTION_HEX_KEY) | OPTION_BIT(OPTION_NAMESPACE),
      "print the hash that stands for each key, 16 hex digits a line", NULL, verb_hash},
+    {"bench", "STORE", 1, 1, BENCH_OPTIONS | JSON, "measure how fast a store answers, by reading keys that it has",
+     "Nothing is written: what a bench wrote would stay in the store, its keys among yours, until a compaction; for\n"
+     "writes, time `rdrive import` into a store of its own. The keys are read off the file first, each with the same\n"
+     "chance where there are more than --keys; that takes 16 bytes of memory a key, more meanwhile, and warms the "
+     "file.\n"
+     "Each thread calls again as soon as it is answered. A latency is that of one call of --batch keys, by the\n"
+     "monotonic clock, whose own cost is printed and not subtracted; it is exact to 1/128 of itself. The rates are by\n"
+     "wall clock: choosing keys and checking values are in them, and in_calls is the part of the time that was the\n"
+     "store's. Ctrl-C ends the run and prints what was measured so far. Exits with 2 where an answer was wrong or a "
+     "key\n"
+     "is damaged, with its hash on standard error.",
+     verb_bench},
     {0},
 };
