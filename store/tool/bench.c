@@ -77,6 +77,9 @@ static int bench(const struct cli_call *call, struct bench_result *result)
     if (status != STATUS_DONE)
         return status;
     rd_err err = bench_run(store, &config, &keys, result);
+    if (err == RD_E_NOMEM)
+        return report(STATUS_FAILED, "%s: bench: %zu threads of %zu keys a call: %s", store->target, config.threads,
+                      config.batch, rd_err_text(err));
     if (err != RD_OK)
         return session_report(store, "bench", err);
     struct out out;

@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import resource
 import select
 import signal
 import subprocess
@@ -268,6 +269,15 @@ class Refusing(BenchTest):
         self.ok("delete", self.store, "k")
         self.fails(2, "bench", self.store, says=(self.store, "no key to read"))
         self.fails(2, "bench", self.file("text", b"no store at all" * 10), says="not a simd-r-drive store")
+
+    if not os.environ.get("RDRIVE_SANITIZE"):  # whose own memory is larger than any limit
+        def test_threads_that_there_is_no_memory_for_end_the_run_before_it_begins(self):
+            self.put("k", b"v")
+            limit = 300 << 20  # of address space: 64 stacks of a thread's usual size are more, and the store much less
+            self.fails(2, "bench", self.store, "--threads", "64",
+                       preexec_fn=lambda: (resource.setrlimit(resource.RLIMIT_STACK, (8 << 20, 8 << 20)),
+                                           resource.setrlimit(resource.RLIMIT_AS, (limit, limit))),
+                       says=("64 threads of 1 keys a call", "out of memory"))
 
     def test_a_store_on_a_network_is_refused_by_name(self):
         for store in ["grpc://localhost:1", "grpcs://localhost:1", "unix:/run/x"]:
