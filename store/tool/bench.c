@@ -64,7 +64,7 @@ static int tell_failures(const struct tool_store *store, const struct bench_keys
 
 static int bench(const struct cli_call *call, struct bench_result *result)
 {
-    struct bench_config config;
+    struct bench_config config = {0};
     struct bench_keys keys __attribute__((cleanup(bench_keys_fini))) = {0};
     int status = take_config(call, &config);
     if (status != STATUS_DONE)
