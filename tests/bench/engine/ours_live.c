@@ -1,0 +1,81 @@
+/* Our engine: reading while it changes. */
+#include "child.h"
+#include "ours.h"
+#include "shape.h"
+#include "watch.h"
+
+#include <sched.h>
+
+static struct watch watch;
+
+static void read_one(void *store, uint64_t i)
+{
+    ours_read_one(store, i);
+}
+
+struct growth {
+    rd_store *store;
+    uint64_t first;
+    double index_bytes_max; /* a key */
+};
+
+static void grown(void *arg, uint64_t keys)
+{
+    struct growth *growth = arg;
+    atomic_store_explicit(&watch.keys, keys, memory_order_release);
+    atomic_store_explicit(&watch.phase, watch_growth_phase(growth->first, keys), memory_order_relaxed);
+    rd_store_info info;
+    CHECK(rd_store_info_get(growth->store, &info) == RD_OK);
+    double bytes = (double)info.index_bytes / (double)keys;
+    if (bytes > growth->index_bytes_max)
+        growth->index_bytes_max = bytes;
+}
+
+/* From `keys` to `count` keys, read by one thread while another writes. */
+void ours_grow(const struct job *job)
+{
+    rd_open_options options = {.writable = true, .create = true, .sync = RD_SYNC_NONE, .verify = job->verify};
+    rd_store *store = ours_open_store(job->path, &options);
+    ours_write_batches(store, 0, job->keys, 0, NULL, NULL);
+    struct growth growth = {.store = store, .first = job->keys};
+    watch_begin(&watch, read_one, store, job->keys);
+    uint64_t began = now_ns();
+    ours_write_batches(store, job->keys, job->count, 0, grown, &growth);
+    uint64_t ns = now_ns() - began;
+    watch_end(&watch);
+    CHECK(rd_store_len(store) == job->count);
+    print_figure("write_ns", (double)ns / (double)(job->count - job->keys));
+    print_figure("index_bytes", growth.index_bytes_max);
+    watch_print(&watch);
+    rd_store_close(store);
+}
+
+/* A store whose every key was written twice is compacted; before, and meanwhile, one thread reads: first `count` times
+ * with nothing else going on. */
+void ours_compact(const struct job *job)
+{
+    rd_open_options options = {.writable = true, .create = true, .sync = RD_SYNC_NONE, .verify = job->verify};
+    rd_store *store = ours_open_store(job->path, &options);
+    ours_write_batches(store, 0, job->keys, 1, NULL, NULL);
+    ours_write_batches(store, 0, job->keys, 0, NULL, NULL);
+    CHECK(rd_store_sync(store) == RD_OK);
+    watch_begin(&watch, read_one, store, job->keys);
+    while (atomic_load(&watch.reads) < job->count)
+        sched_yield();
+    atomic_store(&watch.phase, 1);
+    rd_compacted compacted;
+    rd_fault fault;
+    uint64_t began = now_ns();
+    if (rd_store_compact(store, NULL, &fault, &compacted) != RD_OK)
+        die("%s", fault.text);
+    print_figure("compact_ns", (double)(now_ns() - began));
+    atomic_store(&watch.phase, 2); /* what the new file's first touches cost */
+    watch_end(&watch);
+    CHECK(compacted.entries == job->keys);
+    watch_print(&watch);
+    print_figure("ratio", (double)latency_percentile(&watch.phases[1].all, 0.99) /
+                              (double)latency_percentile(&watch.phases[0].all, 0.99));
+    print_figure("ratio_quiet", (double)latency_percentile(&watch.phases[1].quiet, 0.99) /
+                                    (double)latency_percentile(&watch.phases[0].quiet, 0.99));
+    rd_store_close(store);
+}

@@ -1,0 +1,86 @@
+//! The work's shape: the twin of tests/bench/engine/shape.h.
+
+use std::sync::Barrier;
+use std::time::Instant;
+
+pub const BATCH: u64 = 1024;
+pub const WRITERS_LARGE: u64 = 8;
+pub const LARGE_LEN: usize = 128;
+pub const PICK_SEED: u64 = 0x5eed;
+
+/// A key as the crate's own benchmark formats it.
+pub fn key(i: u64) -> String {
+    format!("bench-key-{i}")
+}
+
+/// The same bytes as our side and the bare loops make them: by hand, and nothing allocated.
+pub fn key_lean(i: u64, out: &mut [u8; 32]) -> &[u8] {
+    const PREFIX: &[u8] = b"bench-key-";
+    let mut digits = [0u8; 20];
+    let mut first = digits.len();
+    let mut left = i;
+    loop {
+        first -= 1;
+        digits[first] = b'0' + (left % 10) as u8;
+        left /= 10;
+        if left == 0 {
+            break;
+        }
+    }
+    let len = PREFIX.len() + digits.len() - first;
+    out[..PREFIX.len()].copy_from_slice(PREFIX);
+    out[PREFIX.len()..len].copy_from_slice(&digits[first..]);
+    &out[..len]
+}
+
+/// splitmix64.
+pub struct Picks(pub u64);
+
+impl Picks {
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^= z >> 31;
+        ((u128::from(z) * u128::from(limit)) >> 64) as u64
+    }
+}
+
+/// The value of an entry.
+pub fn value(bytes: &[u8]) -> u64 {
+    u64::from_le_bytes(bytes.try_into().expect("a value is 8 bytes"))
+}
+
+/// Let `count` threads run `body`, all beginning together. Returns seconds from the first's beginning to the last's end.
+pub fn threads_run(count: u64, body: impl Fn(u64) + Sync) -> f64 {
+    let barrier = Barrier::new(count as usize);
+    let times: Vec<(Instant, Instant)> = std::thread::scope(|scope| {
+        let handles: Vec<_> = (0..count)
+            .map(|thread| {
+                let (barrier, body) = (&barrier, &body);
+                scope.spawn(move || {
+                    barrier.wait();
+                    let began = Instant::now();
+                    body(thread);
+                    (began, Instant::now())
+                })
+            })
+            .collect();
+        handles
+            .into_iter()
+            .map(|handle| handle.join().expect("a thread failed"))
+            .collect()
+    });
+    let first = times
+        .iter()
+        .map(|(began, _)| *began)
+        .min()
+        .expect("a thread");
+    let last = times
+        .iter()
+        .map(|(_, ended)| *ended)
+        .max()
+        .expect("a thread");
+    (last - first).as_secs_f64()
+}
