@@ -1,8 +1,10 @@
-/* Callers that wait for a commit. Whoever finds no leader leads: it commits what waits, with one sync for all, and
-   hands the lead on. So a sync that takes long gathers those who come meanwhile, and none waits for more than two. */
+/* Callers that wait for a sync of their commit. Whoever finds no leader leads: it commits what waits, with one sync for
+   all, and hands the lead on. So a sync that takes long gathers those who come meanwhile, and none waits for more than
+   two. Without a sync to share, a commit takes less than a thread takes to sleep and wake: no queue then. */
 #include "base.h"
 #include "store_internal.h"
 #include <fcntl.h>
+#include <semaphore.h>
 
 #define GROUP_MAX 256 /* commits that share a sync */
 
@@ -11,8 +13,8 @@ enum wait_state { WAITING, LEADING, DONE };
 struct waiter {
     struct commit *commit;
     struct waiter *next;
-    enum wait_state state;
-    pthread_cond_t changed;
+    enum wait_state state; /* once it is not WAITING, `changed` is posted */
+    sem_t changed;         /* one each: who is woken needs no lock that 60 others are woken for, too */
 };
 
 struct commit_queue {
@@ -43,7 +45,7 @@ void commit_queue_destroy(struct commit_queue *queue)
     free(queue);
 }
 
-/* Requires: `lock` is held, for all that follow. */
+/* Requires: `lock` is held, here and below. */
 static void queue_put(struct commit_queue *queue, struct waiter *waiter)
 {
     if (queue->first == NULL)
@@ -64,7 +66,7 @@ static size_t queue_take(struct commit_queue *queue, struct waiter *out_group[GR
 static void waiter_move(struct waiter *waiter, enum wait_state state)
 {
     waiter->state = state;
-    pthread_cond_signal(&waiter->changed); /* under the lock: the waiter is gone once it has seen this */
+    sem_post(&waiter->changed); /* the waiter may be gone now */
 }
 
 /* Carry out what waits, the leader's own commit first. */
@@ -72,38 +74,47 @@ static void lead(rd_store *store, struct commit_queue *queue)
 {
     struct waiter *waiters[GROUP_MAX];
     struct commit *group[GROUP_MAX];
+    pthread_mutex_lock(&queue->lock);
     size_t count = queue_take(queue, waiters);
     pthread_mutex_unlock(&queue->lock);
     for (size_t i = 0; i < count; i++)
         group[i] = waiters[i]->commit;
     store_commit(store, group, count);
     pthread_mutex_lock(&queue->lock);
-    for (size_t i = 0; i < count; i++)
+    struct waiter *next = queue->first;
+    queue->led = next != NULL;
+    pthread_mutex_unlock(&queue->lock);
+    if (next != NULL)
+        waiter_move(next, LEADING); /* first: its group gathers while the others wake */
+    for (size_t i = 1; i < count; i++)
         waiter_move(waiters[i], DONE);
-    queue->led = queue->first != NULL;
-    if (queue->led)
-        waiter_move(queue->first, LEADING);
+}
+
+/* Wait for this commit to be carried out, or carry it out. */
+static void take_turn(rd_store *store, struct commit_queue *queue, struct commit *commit)
+{
+    struct waiter waiter = {.commit = commit, .state = WAITING};
+    sem_init(&waiter.changed, 0, 0);
+    pthread_mutex_lock(&queue->lock);
+    queue_put(queue, &waiter);
+    bool leads = !queue->led;
+    queue->led = true;
+    pthread_mutex_unlock(&queue->lock);
+    while (!leads && sem_wait(&waiter.changed) != 0) { /* a signal handler ran */
+    }
+    if (leads || waiter.state == LEADING)
+        lead(store, queue);
+    sem_destroy(&waiter.changed);
 }
 
 rd_err store_submit(rd_store *store, struct commit *commit, rd_written *out_done)
 {
-    struct commit_queue *queue = store->queue;
-    struct waiter waiter = {.commit = commit, .state = WAITING};
     if (!store->options.writable)
         return RD_E_READ_ONLY;
-    pthread_cond_init(&waiter.changed, NULL);
-    pthread_mutex_lock(&queue->lock);
-    queue_put(queue, &waiter);
-    if (!queue->led) {
-        queue->led = true;
-        waiter.state = LEADING;
-    }
-    while (waiter.state == WAITING)
-        pthread_cond_wait(&waiter.changed, &queue->lock);
-    if (waiter.state == LEADING)
-        lead(store, queue);
-    pthread_mutex_unlock(&queue->lock);
-    pthread_cond_destroy(&waiter.changed);
+    if (store->options.sync == RD_SYNC_ALWAYS)
+        take_turn(store, store->queue, commit);
+    else
+        store_commit(store, &(struct commit *){commit}, 1);
     if (commit->err == RD_OK && out_done != NULL)
         *out_done = commit->written;
     return commit->err;
