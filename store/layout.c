@@ -72,20 +72,31 @@ void layout_drop_above(struct layout *layout, uint64_t tail_off)
     memmove(layout->damage, layout->damage + above, layout->damage_count * sizeof(*layout->damage));
 }
 
-const struct damage *layout_find(const struct layout *layout, uint64_t end_off)
+/* The first damage that ends at or below `end_off`, or NULL. */
+static const struct damage *first_at_or_below(const struct layout *layout, uint64_t end_off)
 {
     size_t low = 0;
     size_t high = layout == NULL ? 0 : layout->damage_count;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
-        if (layout->damage[middle].end_off == end_off)
-            return &layout->damage[middle];
         if (layout->damage[middle].end_off > end_off)
             low = middle + 1;
         else
             high = middle;
     }
-    return NULL;
+    return layout != NULL && low < layout->damage_count ? &layout->damage[low] : NULL;
+}
+
+const struct damage *layout_find(const struct layout *layout, uint64_t end_off)
+{
+    const struct damage *damage = first_at_or_below(layout, end_off);
+    return damage != NULL && damage->end_off == end_off ? damage : NULL;
+}
+
+uint64_t layout_next(const struct layout *layout, uint64_t end_off)
+{
+    const struct damage *damage = first_at_or_below(layout, end_off);
+    return damage == NULL ? 0 : damage->end_off;
 }
 
 /* One more range, below the others. No gap but the smallest is given up, so the largest are kept, whatever comes. */

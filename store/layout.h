@@ -60,4 +60,7 @@ void layout_torn(const struct layout *layout, struct torn_ranges *out_torn);
 /* The damage whose end is `end_off`, or NULL. `layout` may be NULL. */
 const struct damage *layout_find(const struct layout *layout, uint64_t end_off);
 
+/* The end of the first damage that ends at or below `end_off`, or 0. `layout` may be NULL. */
+uint64_t layout_next(const struct layout *layout, uint64_t end_off);
+
 #endif

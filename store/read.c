@@ -2,8 +2,7 @@
 #include "guard.h"
 #include "store_internal.h"
 
-/* Requires: `tail_off` was loaded before. */
-static void pin_snapshot(const struct reading *reading, uint64_t tail_off, struct snapshot *out_snapshot)
+void reading_pin(const struct reading *reading, uint64_t tail_off, struct snapshot *out_snapshot)
 {
     struct mapping *mapping = atomic_load(&reading->view->mapping); /* it reaches up to that tail at least */
     *out_snapshot = (struct snapshot){
@@ -13,7 +12,7 @@ static void pin_snapshot(const struct reading *reading, uint64_t tail_off, struc
 void store_snapshot(rd_store *store, struct snapshot *out_snapshot)
 {
     struct reading reading = reading_begin(store);
-    pin_snapshot(&reading, atomic_load(&reading.view->tail_off), out_snapshot);
+    reading_pin(&reading, atomic_load(&reading.view->tail_off), out_snapshot);
     reading_end(&reading);
 }
 
@@ -29,7 +28,7 @@ void store_resolve(rd_store *store, rd_key *keys, size_t count, struct snapshot 
             index_prefetch(&view->index, keys[i + PREFETCH_AHEAD].hash);
         keys[i].cookie = keys[i].cookie == RD_KEY_SKIP ? WORD_NONE : view_find(view, keys[i].hash, tail_off);
     }
-    pin_snapshot(&reading, tail_off, out_snapshot);
+    reading_pin(&reading, tail_off, out_snapshot);
     reading_end(&reading);
 }
 
@@ -150,7 +149,7 @@ uint64_t store_check_len(const rd_store *store, const struct snapshot *snapshot,
     return entry_payload_len(&entry);
 }
 
-static rd_metadata metadata_of(const struct entry *entry)
+rd_metadata metadata_of(const struct entry *entry)
 {
     return (rd_metadata){.key_hash = entry->key_hash,
                          .prev_off = entry->prev_off,

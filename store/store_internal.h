@@ -87,6 +87,9 @@ RD_MUST_CHECK rd_err snapshot_check(const struct snapshot *snapshot, const struc
  */
 void store_resolve(rd_store *store, rd_key *keys, size_t count, struct snapshot *out_snapshot);
 
+/* Pin what is looked at. Requires: the view's tail was `tail_off` at some moment since the reading began. */
+void reading_pin(const struct reading *reading, uint64_t tail_off, struct snapshot *out_snapshot);
+
 /* Pin the store as it is now. */
 void store_snapshot(rd_store *store, struct snapshot *out_snapshot);
 
@@ -118,6 +121,8 @@ uint64_t store_check_len(const rd_store *store, const struct snapshot *snapshot,
  */
 rd_err store_load(rd_store *store, const struct snapshot *snapshot, uint64_t hash, uint64_t word, bool no_payload,
                   const atomic_bool *cancel, rd_span *out_payload, rd_metadata *out_meta);
+
+rd_metadata metadata_of(const struct entry *entry);
 
 /* What the index knows of the newest entry in the snapshot, for store_check_len; WORD_NONE where there is no entry. */
 uint64_t store_last_word(rd_store *store, const struct snapshot *snapshot);
