@@ -121,7 +121,8 @@ static rd_err make_view(struct compaction *compaction, struct figures *figures)
     layout_unref(layout);
     RD_TRY(err);
     figures->damaged_keys = 0;
-    err = view_create(mapping, &compaction->index, &compaction->file, tail_off, figures, &compaction->view);
+    err = view_create(mapping, &compaction->index, &compaction->file, tail_off, figures,
+                      compaction->store->options.verify, &compaction->view);
     if (err != RD_OK)
         mapping_release(mapping);
     return err;

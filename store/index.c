@@ -9,6 +9,7 @@
 #define SLOTS_MAX   ((size_t)1 << 44)
 #define SLOTS_SMALL ((size_t)70000) /* up to there a table doubles: its bytes count for little */
 #define MAP_MIN     ((size_t)256 << 10)
+#define PAGE        ((size_t)4096)
 #define HUGE_PAGE   ((size_t)2 << 20)
 #define HUGE_MIN    ((size_t)16 << 20) /* where the TLB no longer covers it, and one page more is no matter */
 #define GIVE_BACK   ((size_t)64 << 10) /* at a time */
@@ -80,7 +81,7 @@ static void *map_slots(size_t bytes)
     size_t before = (size_t)(-(uintptr_t)mapped) & (HUGE_PAGE - 1);
     if (before > 0)
         munmap(mapped, before);
-    size_t page_end = (bytes + 4095) & ~(size_t)4095;
+    size_t page_end = (bytes + PAGE - 1) & ~(PAGE - 1);
     if (spare > before && bytes + spare > before + page_end)
         munmap(mapped + before + page_end, bytes + spare - before - page_end);
     (void)madvise(mapped + before, bytes, MADV_HUGEPAGE); /* without it, it is slower */
@@ -246,10 +247,25 @@ static bool is_dropped(const struct index *index, uint64_t word)
     return (word & WORD_TOMBSTONE) != 0 && word_off(word) < index->settled_off;
 }
 
-/* From now on no reader puts a flag on it: it would be lost. */
-static uint64_t seal(struct slot *slot)
+/* The word, on which no reader puts a flag from now on: it would be lost. */
+static uint64_t seal(const struct index *index, struct slot *slot)
 {
+    uint64_t word = atomic_load_explicit(&slot->word, memory_order_acquire);
+    if ((word & index->last_flags) != 0)
+        return word;
     return atomic_fetch_or_explicit(&slot->word, WORD_MOVED, memory_order_acq_rel) & ~WORD_MOVED;
+}
+
+/* Have the system give the pages of a block at once, which takes it a fraction of what it takes one by one. */
+static void populate(const struct table *table, size_t first_block, size_t block_count)
+{
+    if (table->bytes < MAP_MIN || table->bytes >= HUGE_MIN)
+        return;
+    size_t block_bytes = table->block_slots * sizeof(struct slot);
+    size_t begin = first_block * block_bytes & ~(PAGE - 1);
+    size_t end = (first_block + block_count) * block_bytes & ~(PAGE - 1);
+    if (end > begin)
+        (void)madvise((uint8_t *)table->slots + begin, end - begin, MADV_POPULATE_WRITE); /* or they come one by one */
 }
 
 /* Returns: false where a block of the new table is full. */
@@ -257,11 +273,13 @@ static bool move_block(struct index *index, struct table *from, struct table *to
 {
     size_t block = table_moved(from);
     struct slot *slots = &from->slots[block * from->block_slots];
+    unsigned finer_log2 = to->blocks_log2 - from->blocks_log2;
+    populate(to, block << finer_log2, (size_t)1 << finer_log2);
     for (uint32_t i = 0; i < from->block_slots; i++) {
         if (atomic_load_explicit(&slots[i].word, memory_order_relaxed) == WORD_NONE)
             continue;
         uint64_t hash = atomic_load_explicit(&slots[i].hash, memory_order_relaxed);
-        uint64_t word = seal(&slots[i]);
+        uint64_t word = seal(index, &slots[i]);
         if (is_dropped(index, word)) {
             index->used--;
             index->tombstones--;
@@ -297,7 +315,7 @@ static bool refill_from(struct refill *refill, struct table *table, const struct
         size_t block = table_block(older, index_mix(older->secret, hash));
         if ((block < table_moved(older)) == (table == older))
             continue; /* it is, or counts, in the other table */
-        uint64_t word = seal(slot);
+        uint64_t word = seal(refill->index, slot);
         if (is_dropped(refill->index, word))
             continue;
         if (!table_put(refill->into, index_mix(refill->into->secret, hash), hash, word))
@@ -425,8 +443,7 @@ struct slot *index_claim(struct index *index, uint64_t hash)
         }
         if (atomic_load_explicit(&slot->word, memory_order_relaxed) != WORD_NONE)
             return slot;
-        if (index->used > percent(table_slots(table), LOAD_CROWDED))
-            RD_REQUIRE(index->used < table_slots(table)); /* room was reserved */
+        RD_REQUIRE(index->used < table_slots(table)); /* room was reserved */
         atomic_store_explicit(&slot->hash, hash, memory_order_relaxed);
         return slot;
     }

@@ -58,6 +58,7 @@ struct index {
     size_t tombstones;     /* of these */
     size_t credit;         /* slots that are to be moved for what was inserted */
     uint64_t settled_off;  /* deleted keys below are dropped as their blocks are moved: nobody asks what they had */
+    uint64_t last_flags;   /* a word that has one of these gets no other flag */
     struct table *retired; /* until their epochs have passed */
 };
 

@@ -151,7 +151,7 @@ static rd_err index_file(rd_store *store, const atomic_bool *cancel, rd_fault *f
         return refuse(fault, err, "%s: %s; nothing was changed", store->path, rd_err_text(err));
     mapping->layout = layout_ref(found.layout); /* nobody shares the mapping yet */
     struct figures figures = recovered_figures(&found);
-    err = view_create(mapping, &found.index, &store->file, found.tail_off, &figures, &view);
+    err = view_create(mapping, &found.index, &store->file, found.tail_off, &figures, store->options.verify, &view);
     recovered_fini(&found);
     if (err != RD_OK)
         return refuse(fault, err, "%s: %s", store->path, rd_err_text(err));
@@ -355,7 +355,8 @@ rd_err store_adopt(rd_store *store, struct recovered *recovered, uint64_t recove
             RD_TRY(adopt_entry(recovered, &entry, recovered_len, &snapshot));
     }
     struct figures figures = recovered_figures(recovered);
-    RD_TRY(view_create(mapping, &recovered->index, &store->file, view->tail_off, &figures, &view));
+    RD_TRY(
+        view_create(mapping, &recovered->index, &store->file, view->tail_off, &figures, store->options.verify, &view));
     mapping = NULL; /* the view's */
     *out_superseded = store_replace(store, view);
     return RD_OK;

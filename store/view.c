@@ -2,7 +2,7 @@
 #include "base.h"
 
 rd_err view_create(struct mapping *mapping, struct index *index, const struct file *file, uint64_t tail_off,
-                   const struct figures *figures, struct view **out_view)
+                   const struct figures *figures, rd_verify verify, struct view **out_view)
 {
     struct view *view = calloc(1, sizeof(*view));
     if (view == NULL)
@@ -10,6 +10,7 @@ rd_err view_create(struct mapping *mapping, struct index *index, const struct fi
     pthread_mutex_init(&view->counting, NULL);
     view->index = *index;
     *index = (struct index){0};
+    view->index.last_flags = verify == RD_VERIFY_ALWAYS ? 0 : WORD_VERIFIED; /* what is checked is not checked again */
     atomic_init(&view->mapping, mapping);
     atomic_init(&view->tail_off, tail_off);
     view->generation = mapping->generation;

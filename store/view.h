@@ -35,7 +35,8 @@ struct view {
  * Returns: RD_OK; RD_E_NOMEM, both are still the caller's.
  */
 RD_MUST_CHECK rd_err view_create(struct mapping *mapping, struct index *index, const struct file *file,
-                                 uint64_t tail_off, const struct figures *figures, struct view **out_view);
+                                 uint64_t tail_off, const struct figures *figures, rd_verify verify,
+                                 struct view **out_view);
 
 /* Nobody reads here any more. NULL is fine. */
 void view_destroy(struct view *view);
