@@ -381,7 +381,7 @@ static void move_some(struct index *index)
     if (to == NULL)
         return;
     index->credit += MOVE_PACE;
-    while (index->credit >= from->block_slots && table_now(index) == from) {
+    while (table_now(index) == from && index->credit >= from->block_slots) {
         index->credit -= from->block_slots;
         if (!move_block(index, from, to))
             rebuild_crowded(index);
