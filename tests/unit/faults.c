@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/uio.h>
@@ -16,14 +17,14 @@ int __real_fdatasync(int fd);
 int __real_fsync(int fd);
 int __real_ftruncate(int fd, off_t bytes);
 int __real_clock_gettime(clockid_t clock, struct timespec *out_now);
-int __real_pthread_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex);
+int __real_sem_wait(sem_t *semaphore);
 int __real_open(const char *path, int flags, ...);
 ssize_t __wrap_pwritev(int fd, const struct iovec *parts, int count, off_t offset);
 int __wrap_fdatasync(int fd);
 int __wrap_fsync(int fd);
 int __wrap_ftruncate(int fd, off_t bytes);
 int __wrap_clock_gettime(clockid_t clock, struct timespec *out_now);
-int __wrap_pthread_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex);
+int __wrap_sem_wait(sem_t *semaphore);
 int __wrap_open(const char *path, int flags, ...);
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards what follows */
@@ -131,7 +132,7 @@ void faults_await_waiting(size_t count)
 {
     pthread_mutex_lock(&lock);
     while (faults.waits < count)
-        __real_pthread_cond_wait(&waits_changed, &lock);
+        pthread_cond_wait(&waits_changed, &lock);
     pthread_mutex_unlock(&lock);
 }
 
@@ -221,13 +222,13 @@ int __wrap_clock_gettime(clockid_t clock, struct timespec *out_now)
     return 0;
 }
 
-int __wrap_pthread_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex)
+int __wrap_sem_wait(sem_t *semaphore)
 {
     pthread_mutex_lock(&lock);
     faults.waits++;
     pthread_cond_broadcast(&waits_changed);
     pthread_mutex_unlock(&lock);
-    return __real_pthread_cond_wait(cond, mutex);
+    return __real_sem_wait(semaphore);
 }
 
 int __wrap_open(const char *path, int flags, ...)
