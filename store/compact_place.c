@@ -1,6 +1,7 @@
 /* Compaction: the new file, and its way into the store's place. */
 #include "base.h"
 #include "compact_internal.h"
+#include "index_file.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/file.h>
@@ -8,7 +9,6 @@
 #include <unistd.h>
 
 #define COMPACT_SUFFIX ".compact"
-#define INDEX_SUFFIX   ".idx"
 #define MODE_BITS      07777u
 
 /* What the rename would replace must be the file that is open. */
@@ -128,15 +128,21 @@ static rd_err make_view(struct compaction *compaction, struct figures *figures)
     return err;
 }
 
-/* A snapshot of the index is of the old file. */
+/* A snapshot of the index is of the old file (I-12). What lies there and is none stays: it is never believed. */
 static rd_err remove_index(const struct compaction *compaction)
 {
-    char *path = file_beside(compaction->target, INDEX_SUFFIX);
-    if (path == NULL)
-        return RD_E_NOMEM;
-    bool gone = unlink(path) == 0 || errno == ENOENT;
-    free(path);
-    return gone ? RD_OK : RD_E_IO;
+    struct index_file beside = {0};
+    struct index_file *file = &compaction->store->index_file;
+    RD_TRY(index_file_init(&beside, compaction->target, NULL));
+    rd_err err = index_file_is_other(beside.path) ? RD_OK : index_file_remove(beside.path);
+    free(beside.path);
+    if (err == RD_OK && file->path != NULL && !file->beside) {
+        rd_err elsewhere = index_file_remove(file->path);
+        (void)elsewhere; /* it may not be ours to remove, and would be refused */
+    }
+    file->entries = 0;
+    file->first_off = 0;
+    return err;
 }
 
 static rd_err rename_copy(struct compaction *compaction)

@@ -29,6 +29,9 @@
 /* No block is fuller than that but by bad luck or ill will: a table of its own secret has none. Percent. */
 #define LOAD_CROWDED 97u
 
+/* How far from their places the hashes of such a block are, on average: half as far at the fullest. */
+#define DISTANCE_MAX 32u
+
 static size_t table_slots(const struct table *table)
 {
     return (size_t)table->block_slots << table->blocks_log2;
@@ -553,23 +556,40 @@ rd_err index_init_image(struct index *index, const struct index_image *image, st
     return RD_OK;
 }
 
-/* How many slots of a block are in use, or SIZE_MAX. */
+/* How many slots in use stand in a row at the end of a block, which goes on at its beginning. */
+static uint32_t row_at_end(const struct slot *slots, uint32_t count)
+{
+    uint32_t row = 0;
+    while (row < count && atomic_load_explicit(&slots[count - 1 - row].word, memory_order_relaxed) != WORD_NONE)
+        row++;
+    return row;
+}
+
+/* How many slots of a block are in use, or SIZE_MAX. Without a branch, since half of them would be guessed wrong: a
+   hash is found if all slots from its place up to it are in use. */
 static size_t check_block(const struct table *table, size_t block, uint64_t end_off, uint64_t flags)
 {
     const struct slot *slots = &table->slots[block * table->block_slots];
+    uint32_t row = row_at_end(slots, table->block_slots);
+    uint64_t wrong = 0;
+    uint64_t distances = 0;
     size_t used = 0;
     for (uint32_t i = 0; i < table->block_slots; i++) {
         uint64_t word = atomic_load_explicit(&slots[i].word, memory_order_relaxed);
-        if (word == WORD_NONE)
-            continue;
-        uint64_t hash = atomic_load_explicit(&slots[i].hash, memory_order_relaxed);
-        uint64_t mixed = index_mix(table->secret, hash);
-        if (word_off(word) == 0 || word_off(word) >= end_off || (word & ~WORD_OFFSET_MASK & ~flags) != 0 ||
-            table_block(table, mixed) != block || table_find(table, mixed, hash) != &slots[i])
-            return SIZE_MAX;
-        used++;
+        uint64_t mixed = index_mix(table->secret, atomic_load_explicit(&slots[i].hash, memory_order_relaxed));
+        uint32_t place = table_place(table, mixed);
+        uint32_t distance = i - place + (i < place ? table->block_slots : 0);
+        uint32_t in_use = word != WORD_NONE;
+        uint64_t misplaced = (uint64_t)(distance > row) | (uint64_t)(table_block(table, mixed) != block);
+        uint64_t out_of_range = word_off(word) - 1 >= end_off - 1;
+        wrong |= (misplaced | out_of_range | (word & ~WORD_OFFSET_MASK & ~flags)) & -(uint64_t)in_use;
+        row = (row + 1) & -in_use;
+        distances += distance & -in_use;
+        used += in_use;
     }
-    return used <= percent(table->block_slots, LOAD_CROWDED) ? used : SIZE_MAX;
+    bool works = wrong == 0 && used <= percent(table->block_slots, LOAD_CROWDED) &&
+                 distances <= (uint64_t)DISTANCE_MAX * table->block_slots;
+    return works ? used : SIZE_MAX;
 }
 
 size_t index_check_blocks(const struct index *index, size_t first, size_t count, uint64_t end_off, uint64_t flags)

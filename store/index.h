@@ -134,9 +134,9 @@ const struct slot *index_image(struct index *index, struct index_image *out_imag
 RD_MUST_CHECK rd_err index_init_image(struct index *index, const struct index_image *image, struct slot **out_slots);
 
 /* Whether what was filled in is a table that works: `image`'s count of slots is in use, each word's offset is at least
-   1 and below `end_off`, no word has a flag but those in `flags`, every slot is found where its hash belongs, and no
-   block is crowded. Looks at blocks [first, first + count): any number of threads, each at its own.
-   Returns: how many slots are in use there, or SIZE_MAX. */
+   1 and below `end_off`, no word has a flag but those in `flags`, every slot is reached from where its hash belongs,
+   and no block is crowded. (A hash that is there twice has the word that is reached first.) Looks at blocks [first,
+   first + count): any number of threads, each at its own. Returns: how many slots are in use there, or SIZE_MAX. */
 size_t index_check_blocks(const struct index *index, size_t first, size_t count, uint64_t end_off, uint64_t flags);
 
 /* ---- The readers' ----------------------------------------------------------------------------------------------- */

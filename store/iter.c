@@ -122,7 +122,9 @@ static rd_err fill(rd_iter *iter)
             err = walk_one(iter);
         if (err == RD_OK && !iter->unique)
             err = sift(iter);
-        if (err != RD_OK) { /* the end; or the file changed under us, and the chain ends here */
+        if (err == RD_E_DAMAGED) /* the file changed, and the chain ends here */
+            upkeep_recover(iter->store->upkeep);
+        if (err != RD_OK) {
             iter->broken = err == RD_E_NOMEM ? err : RD_ABSENT;
             iter->count = 0;
             return err;

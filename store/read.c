@@ -164,17 +164,19 @@ static uint64_t refresh_word(rd_store *store, const struct snapshot *snapshot, u
     return word_off(now) == word_off(word) ? now : word;
 }
 
-/* A payload fails: note it in the index, for the very entry that was checked, and in the figures. */
-static void flag_damaged(rd_store *store, const struct snapshot *snapshot, const struct entry *entry, uint64_t word)
+/* A payload fails: note it in the index, for the very entry that was checked, and in the figures. `entry` is NULL where
+   nothing is left of it to be measured. */
+static void flag_damaged(rd_store *store, const struct snapshot *snapshot, uint64_t hash, uint64_t word,
+                         const struct entry *entry)
 {
     struct reading reading = reading_begin(store);
     bool flagged = reading.view->generation == snapshot->mapping->generation &&
-                   index_flag(&reading.view->index, entry->key_hash, word, WORD_DAMAGED);
+                   index_flag(&reading.view->index, hash, word, WORD_DAMAGED);
     if (flagged)
         view_count(reading.view,
                    &(struct figures){.live_keys = (uint64_t)-1,
-                                     .live_bytes = 0 - entry_payload_len(entry),
-                                     .live_stored = 0 - entry_stored_len(entry),
+                                     .live_bytes = entry != NULL ? 0 - entry_payload_len(entry) : 0,
+                                     .live_stored = entry != NULL ? 0 - entry_stored_len(entry) : 0,
                                      .damaged_keys = 1},
                    TAIL_STAYS);
     reading_end(&reading);
@@ -201,7 +203,7 @@ static rd_err check_word(rd_store *store, const struct snapshot *snapshot, const
     if (err == RD_E_DAMAGED && store_was_cut(store, snapshot, entry_end(entry)))
         return RD_E_TRUNCATED;
     if (err == RD_E_DAMAGED)
-        flag_damaged(store, snapshot, entry, word);
+        flag_damaged(store, snapshot, entry->key_hash, word, entry);
     else if (err == RD_OK && (word & WORD_VERIFIED) == 0)
         store_flag(store, snapshot, entry->key_hash, word, WORD_VERIFIED);
     return err;
@@ -215,6 +217,24 @@ static rd_span payload_of(const struct snapshot *snapshot, const struct entry *e
     return (rd_span){.data = snapshot->mapping->base + entry->start_off, .len = (size_t)entry_payload_len(entry)};
 }
 
+/* I-13: what a word names must still be an entry of its hash: the file may have changed under us, or since its snapshot
+   index was made. */
+static rd_err load_entry(rd_store *store, const struct snapshot *snapshot, uint64_t hash, uint64_t word,
+                         struct entry *out_entry)
+{
+    rd_err err = snapshot_entry(snapshot, word_off(word), out_entry);
+    if (err == RD_OK && out_entry->key_hash != hash)
+        err = RD_E_DAMAGED;
+    if (err != RD_E_DAMAGED)
+        return err;
+    if (store_was_cut(store, snapshot, word_off(word) + RD_TRAILER_SIZE))
+        return RD_E_TRUNCATED;
+    word = refresh_word(store, snapshot, hash, word);
+    if ((word & WORD_DAMAGED) == 0)
+        flag_damaged(store, snapshot, hash, word, NULL);
+    return err;
+}
+
 rd_err store_load(rd_store *store, const struct snapshot *snapshot, uint64_t hash, uint64_t word, bool no_payload,
                   const atomic_bool *cancel, rd_span *out_payload, rd_metadata *out_meta)
 {
@@ -224,9 +244,7 @@ rd_err store_load(rd_store *store, const struct snapshot *snapshot, uint64_t has
     if ((word & WORD_DAMAGED) != 0)
         return RD_E_DAMAGED;
     struct entry entry;
-    RD_TRY(snapshot_entry(snapshot, word_off(word), &entry));
-    if (entry.key_hash != hash) /* the file changed under us: what the word names must still be an entry of this hash */
-        return store_was_cut(store, snapshot, entry_end(&entry)) ? RD_E_TRUNCATED : RD_E_DAMAGED;
+    RD_TRY(load_entry(store, snapshot, hash, word, &entry));
     *out_meta = metadata_of(&entry);
     if (!no_payload)
         RD_TRY(check_word(store, snapshot, &entry, word, cancel));

@@ -1,4 +1,5 @@
 #include "base.h"
+#include "index_file.h"
 #include "recover.h"
 #include "store_internal.h"
 #include <errno.h>
@@ -20,6 +21,7 @@ static rd_store *store_alloc(const char *path, const rd_open_options *options)
     store->path = copy;
     store->options = *options;
     store->options.cancel = NULL; /* the caller's, and only while opening */
+    store->options.index = NULL;  /* the caller's */
     store->file.fd = -1;
     return store;
 }
@@ -34,12 +36,14 @@ void rd_store_close(rd_store *store)
         rd_err err = store->options.sync == RD_SYNC_INTERVAL ? store_sync(store) : RD_OK;
         if (err == RD_OK) /* 0: no more than the line knows already, which it may not have said yet */
             writer_line_synced(store->line, store->unsynced ? 0 : store->view->tail_off, true);
+        index_file_closing(store);
     }
     writer_line_destroy(store->line);
     commit_queue_destroy(store->queue);
     view_destroy(store->view);
     appender_fini(&store->appender);
     file_close(&store->file);
+    free(store->index_file.path);
     pthread_mutex_destroy(&store->write);
     free(store->path);
     free(store);
@@ -146,7 +150,11 @@ static rd_err index_file(rd_store *store, const atomic_bool *cancel, rd_fault *f
     RD_TRY(map_file(store, &bytes, &mapping, fault));
     struct recover_options options = {.cancel = cancel};
     RD_TRY(read_line(store, &options, fault));
-    rd_err err = recover(mapping->base, bytes, &options, &fault->offset, &found);
+    const struct index_file_call call = {
+        .store_path = store->path, .file = &store->file, .mapping = mapping, .bytes = bytes, .options = &options};
+    rd_err err = index_file_load(&store->index_file, &call, &found);
+    if (err == RD_ABSENT)
+        err = recover(mapping->base, bytes, &options, &fault->offset, &found);
     if (err != RD_OK)
         return refuse(fault, err, "%s: %s; nothing was changed", store->path, rd_err_text(err));
     mapping->layout = layout_ref(found.layout); /* nobody shares the mapping yet */
@@ -189,6 +197,10 @@ static rd_err make_writable(rd_store *store, rd_fault *fault)
         fault->os_error = errno;
         return refuse(fault, RD_E_SYNC, "%s: syncing its directory: %s", store->path, strerror(errno));
     }
+    if (index_file_is_stale(store->index_file.source)) {
+        rd_err gone = index_file_remove(store->index_file.path);
+        (void)gone; /* it would be refused again */
+    }
     if (store->unread_bytes > 0) {
         RD_TRY(torn_save_and_cut(store, fault));
         store->torn_bytes = store->unread_bytes;
@@ -215,6 +227,8 @@ rd_err rd_store_open(const char *path, const rd_open_options *options, rd_fault 
     *fault = (rd_fault){0};
     RD_CLEANUP(store_close_up) rd_store *store = store_alloc(path, options);
     if (store == NULL)
+        return refuse(fault, RD_E_NOMEM, "%s: %s", path, rd_err_text(RD_E_NOMEM));
+    if (index_file_init(&store->index_file, path, options->index) != RD_OK)
         return refuse(fault, RD_E_NOMEM, "%s: %s", path, rd_err_text(RD_E_NOMEM));
     RD_TRY(open_file(store, options, fault));
     RD_TRY(index_file(store, options->cancel, fault));
@@ -248,6 +262,7 @@ rd_err rd_store_info_get(rd_store *store, rd_store_info *out_info)
     rd_store_info info = {.unread_bytes = store->unread_bytes,
                           .torn_bytes = store->torn_bytes,
                           .torn_off = store->torn_off,
+                          .index_source = store->index_file.source,
                           .writable = store->options.writable};
     struct reading reading = reading_begin(store);
     struct figures figures;

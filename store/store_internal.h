@@ -16,6 +16,15 @@
 #define PREFETCH_AHEAD   16 /* index lines on their way at a time: about what a core can have outstanding */
 #define INLINE_KEY_WORK  (INLINE_CHECK_MAX / INLINE_KEYS_MAX) /* what a key costs, in bytes checked */
 
+/* STORE.idx, as far as this opening goes; index_file.h. */
+struct index_file {
+    char *path;  /* NULL: none */
+    bool beside; /* the store, and not where the options say */
+    rd_index_source source;
+    uint64_t entries;   /* how many of the store's that one covers; 0: there is none that does */
+    uint64_t first_off; /* the trailer of the store's first entry; 0: not known */
+};
+
 struct rd_store {
     char *path;
     struct file file;
@@ -33,9 +42,10 @@ struct rd_store {
     bool unsynced;            /* something was appended since the last sync, by an earlier opening too */
     struct writer_line *line; /* STORE.writer; NULL where the store is read-only */
 
-    struct commit_queue *queue; /* callers that wait for a commit; write.c */
-    struct upkeep *upkeep;      /* the background thread and what it is asked; upkeep.c */
-    atomic_bool compacting;     /* one compaction at a time; a late recovery waits for none */
+    struct commit_queue *queue;   /* callers that wait for a commit; write.c */
+    struct index_file index_file; /* guarded by `write` */
+    struct upkeep *upkeep;        /* the background thread and what it is asked; upkeep.c */
+    atomic_bool compacting;       /* one compaction at a time; a late recovery waits for none */
 };
 
 /* ---- read.c ---- */

@@ -32,15 +32,15 @@ includes() {
 }
 
 rule_numbers() { # GREP ARGUMENTS...: those in what grep finds
-  { grep -rhoE "$@" || true; } | grep -oE '[EFR]-[0-9]{2}' | sort -u
+  { grep -rhoE "$@" || true; } | grep -oE '[EFIR]-[0-9]{2}' | sort -u
 }
 
 # Rules are defined where their number is bold (**F-01**). Each is cited where it is kept and where that is tested, and
 # none is cited that isn't there.
 rules() {
-  local found=0 rule number='\b[EFR]-[0-9]{2}' defined code test
+  local found=0 rule number='\b[EFIR]-[0-9]{2}' defined code test
   local -a anywhere=(--include='*.'{c,h,py,sh,md,proto,json,txt} -- *.md deploy proto service store tests)
-  defined=$(rule_numbers '\*\*[EFR]-[0-9]{2}\*\*' store/FORMAT.md store/RECOVERY.md store/ERRATA.md)
+  defined=$(rule_numbers '\*\*[EFIR]-[0-9]{2}\*\*' store/FORMAT.md store/RECOVERY.md store/ERRATA.md)
   code=$(rule_numbers "$number" --include='*.[ch]' service store)
   test=$(rule_numbers "$number" --include='*.'{c,py} tests)
   for rule in $(comm -23 <(echo "$defined") <(echo "$code")); do

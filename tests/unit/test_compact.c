@@ -196,7 +196,7 @@ static void snapshot_of_the_index_and_left_overs_go(void **state)
 {
     AUTO_BYTES want = {0};
     rd_store *store = make_mixed(state, &want);
-    file_save(temp_path(state, "s.idx"), "of the old file", 15);
+    file_save(temp_path(state, "s.idx"), "rdrv-idx of the old file", 24); /* I-12 */
     file_save(temp_path(state, "s.compact"), "left over", 9);
     file_save(temp_path(state, "s.bk"), "the crate's", 11);
     compact_ok(store);
@@ -206,8 +206,10 @@ static void snapshot_of_the_index_and_left_overs_go(void **state)
     file_expect(temp_path(state, "s"), want.data, want.len, "compacted");
     rd_store_close(store);
     assert_int_equal(symlink("s", temp_path(state, "s.compact")), 0);
+    file_save(temp_path(state, "s.idx"), "is no index", 11);
     store = store_open_ok(temp_path(state, "s"), &open_writing);
     compact_ok(store); /* the link goes, not what it leads to */
+    file_expect(temp_path(state, "s.idx"), "is no index", 11, "not ours");
     file_expect(temp_path(state, "s"), want.data, want.len, "compacted");
     rd_store_close(store);
 }

@@ -111,7 +111,7 @@ static rd_store *make_store(void **state, rd_sync sync, bool reopened, struct by
         rd_store_close(store);
         store = store_open_ok(temp_path(state, "s"), &options);
     }
-    file_save(temp_path(state, "s.idx"), "index", 5);
+    file_save(temp_path(state, "s.idx"), "rdrv-idx", 8);
     file_save(temp_path(state, "s.compact"), "left over", 9);
     bytes_free(want);
     build_entry(want, rd_hash(text_span("large")), bytes_span(&large), 64);

@@ -58,9 +58,13 @@ typedef struct rd_open_options {
     rd_sync sync;
     uint32_t sync_interval_ms; /* RD_SYNC_INTERVAL; 0: 1000 */
     rd_verify verify;
-    uint64_t max_value_bytes;  /* of a stream; 0: 1 GiB */
-    uint64_t scrub_rate;       /* bytes a second at which large payloads are checked in the background; 0: never */
-    bool watch;                /* once a second, compare the path's file with the one that is open (`file_state`) */
+    uint64_t max_value_bytes; /* of a stream; 0: 1 GiB */
+    uint64_t scrub_rate;      /* bytes a second at which large payloads are checked in the background; 0: never */
+    bool watch;               /* once a second, compare the path's file with the one that is open (`file_state`) */
+    const char *index;    /* the snapshot index (FORMAT.md, STORE.idx): NULL or "auto": beside the store; "off": none;
+                             else its path. It is used if it can be trusted, and made where open for writing */
+    uint64_t index_after; /* entries that must have come since it was made, for closing to make it anew; 0: 100,000,
+                             and an eighth of all */
     const atomic_bool *cancel; /* NULL, or set by another thread to make opening give up with RD_E_CANCELLED */
 } rd_open_options;
 
@@ -107,6 +111,30 @@ typedef enum rd_file_state {
     RD_FILE_SHRUNK,   /* cut below the tail: what was cut off answers RD_E_TRUNCATED */
 } rd_file_state;
 
+/* X(name, was it the store that contradicts the file, what it says) */
+#define RD_INDEX_SOURCES(X)                                                                                            \
+    X(RD_INDEX_OFF, false, "recovered: no snapshot index was asked for")                                               \
+    X(RD_INDEX_SNAPSHOT, false, "snapshot index")                                                                      \
+    X(RD_INDEX_NONE, false, "recovered: there is no snapshot index")                                                   \
+    X(RD_INDEX_UNREADABLE, false, "recovered: the snapshot index can't be read now")                                   \
+    X(RD_INDEX_OTHER, false, "recovered: what lies in the snapshot index's place is none")                             \
+    X(RD_INDEX_UNSAFE, false, "recovered: the snapshot index could be written by others than the store")               \
+    X(RD_INDEX_VERSION, false, "recovered: the snapshot index is of another version of rdrive")                        \
+    X(RD_INDEX_HARMED, true, "recovered: the snapshot index is damaged")                                               \
+    X(RD_INDEX_SHORTENED, true, "recovered: the store has become shorter since the snapshot index was made")           \
+    X(RD_INDEX_CHANGED, true, "recovered: the snapshot index was made of other bytes than the store has")              \
+    X(RD_INDEX_TORN, true, "recovered: STORE.writer and the snapshot index differ about damage")                       \
+    X(RD_INDEX_BROKEN, true, "recovered: what was appended since the snapshot index was made doesn't lead to it")      \
+    X(RD_INDEX_APPENDED, true, "recovered: something else than rdrive has appended since the snapshot index was made")
+
+#define RD_INDEX_NAME(name, stale, text) name,
+/** What the index was made of at opening, and if not of the snapshot index, why. */
+typedef enum rd_index_source { RD_INDEX_SOURCES(RD_INDEX_NAME) RD_INDEX_SOURCE_COUNT } rd_index_source;
+#undef RD_INDEX_NAME
+
+/** What it says: a literal. */
+const char *rd_index_text(rd_index_source source);
+
 /** Numbers about a store, all of one instant save `file_size`. */
 typedef struct rd_store_info {
     uint64_t live_keys;           /* keys that have a value */
@@ -124,6 +152,7 @@ typedef struct rd_store_info {
     uint64_t index_bytes;         /* memory of the index */
     uint64_t generation;          /* 1, and one more after each compaction or late recovery */
     rd_file_state file_state;
+    rd_index_source index_source;
     bool writable;
 } rd_store_info;
 

@@ -112,6 +112,29 @@ typedef struct rd_compacted {
 RD_MUST_CHECK rd_err rd_store_compact(rd_store *store, const rd_compact_options *options, rd_fault *out_fault,
                                       rd_compacted *out_compacted);
 
+/* ---- The snapshot index ----------------------------------------------------------------------------------------- */
+
+typedef struct rd_indexed {
+    uint64_t keys;          /* in it, deleted ones included */
+    uint64_t bytes;         /* its size */
+    uint64_t covered_bytes; /* of the store; what is appended later is read at opening */
+} rd_indexed;
+
+/**
+ * Make a snapshot index of the store as it is now, durable, at `path` (NULL: STORE.idx beside the store), in place of
+ * an older one. The store is synced first. Readers go on, writers wait.
+ * Returns:  RD_OK         it is in place.
+ *           RD_ABSENT     the store has no entry.
+ *           RD_E_DAMAGED  the store's newest entry is damaged, or damage was found just now.
+ *           RD_E_LOCKED   another process is making one there.
+ *           RD_E_IO       also where what lies there is no index of rdrive: it is left alone.
+ *           RD_E_SYNC, RD_E_NO_SPACE, RD_E_NOMEM, RD_E_TRUNCATED.
+ *           The one before is still there then, unless `out_fault` says that the new one is. `out_fault`, where not
+ *           NULL, is written on every error.
+ */
+RD_MUST_CHECK rd_err rd_store_save_index(rd_store *store, const char *path, rd_fault *out_fault,
+                                         rd_indexed *out_indexed);
+
 /* ---- SIGBUS: a file that is cut while it is mapped -------------------------------------------------------------- */
 
 /**
