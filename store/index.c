@@ -421,6 +421,8 @@ rd_err index_reserve(struct index *index, size_t more)
     struct table *table;
     struct table *next;
     finish_move(index);
+    if (index_has_room(index, more))
+        return RD_OK; /* deleted keys were dropped */
     table = table_now(index);
     struct shape shape = shape_of(grown_slots(index, table, more), table->blocks_log2);
     next = table_create(shape, table->secret);
@@ -478,17 +480,39 @@ bool index_set_if_new(struct index *index, uint64_t hash, uint64_t word)
     return true;
 }
 
+/* How many hashes a move would take along. Requires: none is under way. */
+static size_t count_kept(const struct index *index)
+{
+    const struct table *table = table_now(index);
+    size_t kept = index->used;
+    if (index->settled_off == 0 || index->tombstones == 0)
+        return kept;
+    for (size_t i = 0; i < table_slots(table); i++)
+        kept -= is_dropped(index, atomic_load_explicit(&table->slots[i].word, memory_order_relaxed));
+    return kept;
+}
+
+static void clear_flag(const struct table *table, uint64_t flag)
+{
+    for (size_t i = 0; i < table_slots(table); i++)
+        if ((atomic_load_explicit(&table->slots[i].word, memory_order_relaxed) & flag) != 0)
+            atomic_fetch_and_explicit(&table->slots[i].word, ~flag, memory_order_acq_rel);
+}
+
 rd_err index_fit(struct index *index)
 {
     finish_move(index);
     const struct table *table = table_now(index);
-    size_t kept = index->used - (index->settled_off > 0 ? index->tombstones : 0);
+    size_t kept = count_kept(index);
     size_t slots = table_slots(table);
     bool fits = kept <= percent(slots, LOAD_MAX) && (slots < SLOTS_SMALL || kept >= percent(slots, LOAD_LOW));
     if (fits)
         return RD_OK;
     rd_err err = rebuild(index, shape_of(slots_for(kept, LOAD_MADE), 0), table->secret);
-    return err == RD_E_UNAVAILABLE ? RD_OK : err; /* a crowded block: it stays as it is */
+    if (err != RD_E_UNAVAILABLE)
+        return err;
+    clear_flag(table, WORD_MOVED); /* a crowded block: it stays as it is, and flags go on being set there */
+    return RD_OK;
 }
 
 /* ---- many threads ----------------------------------------------------------------------------------------------- */
@@ -616,13 +640,6 @@ bool index_flag(const struct index *index, uint64_t hash, uint64_t word, uint64_
     return slot != NULL && atomic_load_explicit(&slot->hash, memory_order_relaxed) == hash &&
            atomic_compare_exchange_strong_explicit(&slot->word, &expected, word | flag, memory_order_acq_rel,
                                                    memory_order_relaxed);
-}
-
-static void clear_flag(const struct table *table, uint64_t flag)
-{
-    for (size_t i = 0; i < table_slots(table); i++)
-        if ((atomic_load_explicit(&table->slots[i].word, memory_order_relaxed) & flag) != 0)
-            atomic_fetch_and_explicit(&table->slots[i].word, ~flag, memory_order_acq_rel);
 }
 
 void index_clear_flag(const struct index *index, uint64_t flag)
