@@ -492,9 +492,9 @@ static size_t count_kept(const struct index *index)
     return kept;
 }
 
-static void clear_flag(const struct table *table, uint64_t flag)
+static void clear_flag(const struct table *table, size_t first_block, uint64_t flag)
 {
-    for (size_t i = 0; i < table_slots(table); i++)
+    for (size_t i = first_block * table->block_slots; i < table_slots(table); i++)
         if ((atomic_load_explicit(&table->slots[i].word, memory_order_relaxed) & flag) != 0)
             atomic_fetch_and_explicit(&table->slots[i].word, ~flag, memory_order_acq_rel);
 }
@@ -511,7 +511,7 @@ rd_err index_fit(struct index *index)
     rd_err err = rebuild(index, shape_of(slots_for(kept, LOAD_MADE), 0), table->secret);
     if (err != RD_E_UNAVAILABLE)
         return err;
-    clear_flag(table, WORD_MOVED); /* a crowded block: it stays as it is, and flags go on being set there */
+    clear_flag(table, 0, WORD_MOVED); /* a crowded block: it stays as it is, and flags go on being set there */
     return RD_OK;
 }
 
@@ -644,9 +644,9 @@ bool index_flag(const struct index *index, uint64_t hash, uint64_t word, uint64_
 
 void index_clear_flag(const struct index *index, uint64_t flag)
 {
-    /* as they stand: what is being moved right now may keep it */
+    /* not of what was moved: a word that is as before would take other flags there, and lose them */
     for (const struct table *table = table_now(index); table != NULL; table = table_next(table))
-        clear_flag(table, flag);
+        clear_flag(table, table_moved(table), flag);
 }
 
 /* The sightings of one block from `*mixed` on, which moves to the block's end; 0 behind the last. */
