@@ -16,6 +16,7 @@ enum option_kind {
     KIND_COUNT, /* a plain number */
     KIND_BYTES, /* a number with K, M or G */
     KIND_OCTAL,
+    KIND_INDEX,  /* auto, off, or a path */
     KIND_CHOICE, /* one of `choices`, stored as its place in the list */
     KIND_HELP,
     KIND_VERSION,
@@ -46,6 +47,9 @@ static const struct option_row option_rows[] = {
      "address to serve on: host:port or unix:/path; repeatable"},
     {"verify", KIND_CHOICE, FIELD(verify), "first", 0, 0, verify_choices,
      "check payload checksums: once an entry and open, at each read, or only what opening checks"},
+    {"index", KIND_INDEX, FIELD(index), "auto", 0, 0, NULL,
+     "the snapshot index that saves reading the whole store at start, where it can be trusted: STORE.idx, none, or "
+     "another file; rdrive index makes one"},
     {"scrub-rate", KIND_BYTES, FIELD(scrub_rate), "32M", 0, 1024 * G, NULL,
      "bytes a second at which payloads above 64K, which opening leaves unchecked, are checked in the background; 0: "
      "off"},
@@ -150,6 +154,7 @@ static void describe_allowed(const struct option_row *row, char out[128])
         snprintf(out, 128, "%s to %s, with K, M or G", low, high);
         return;
     case KIND_OCTAL: snprintf(out, 128, "0 to 0777, octal"); return;
+    case KIND_INDEX: snprintf(out, 128, "auto, off, or a path"); return;
     case KIND_CHOICE:
         out[0] = '\0';
         for (const char *const *choice = row->choices; *choice != NULL; choice++)
@@ -212,6 +217,11 @@ static bool set_value(struct parser *parser, const struct option_row *row, const
             number < row->min || number > row->max)
             return refuse(parser, row, source, value);
         *(uint64_t *)field = number;
+        return true;
+    case KIND_INDEX:
+        if (*value == '\0')
+            return refuse(parser, row, source, value);
+        *(const char **)field = value;
         return true;
     case KIND_CHOICE:
         while (row->choices[choice] != NULL && strcmp(row->choices[choice], value) != 0)

@@ -12,7 +12,8 @@ struct config {
     const char *store_path;
     const char *listen[LISTEN_MAX];
     size_t listen_count;
-    int verify; /* rd_verify */
+    int verify;        /* rd_verify */
+    const char *index; /* as rd_open_options.index */
     uint64_t scrub_rate;
     uint64_t threads;
     uint64_t max_batch_keys;

@@ -19,6 +19,7 @@ enum cli_option {
     OPTION_FORMAT,
     OPTION_OUTPUT,
     OPTION_OLDER_VERSIONS,
+    OPTION_INDEX,
     OPTION_THREADS,
     OPTION_DURATION,
     OPTION_OPERATIONS,
@@ -91,7 +92,7 @@ int help_version(void);
 const char *cli_number_text(const struct cli_number *row, double number, char text[CLI_NUMBER_BYTES]);
 
 /** The verbs' functions: reads.c, key.c, list.c, put.c, transfer.c, import.c, export.c, verify.c, repair.c, compact.c,
- * bench.c. */
+ * index.c, bench.c. */
 int verb_info(const struct cli_call *call);
 int verb_get(const struct cli_call *call);
 int verb_exists(const struct cli_call *call);
@@ -108,6 +109,7 @@ int verb_export(const struct cli_call *call);
 int verb_verify(const struct cli_call *call);
 int verb_repair(const struct cli_call *call);
 int verb_compact(const struct cli_call *call);
+int verb_index(const struct cli_call *call);
 int verb_bench(const struct cli_call *call);
 int verb_hash(const struct cli_call *call);
 

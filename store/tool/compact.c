@@ -36,7 +36,7 @@ static void tell_of_leftover(const struct tool_store *store)
 
 int verb_compact(const struct cli_call *call)
 {
-    static const struct tool_open_how writable = {.writable = true};
+    static const struct tool_open_how writable = {.writable = true, .index = "off"};
     AUTO_STORE *store = NULL;
     int status = session_open(call, &writable, &store);
     if (status != STATUS_DONE)

@@ -22,6 +22,7 @@ struct tool_open_how {
     bool create;       /* with `writable`: make the store where there is none */
     bool offer_create; /* where there is none, tell of --create */
     rd_sync sync;
+    const char *index; /* as rd_open_options.index */
     rd_verify verify;
 };
 
@@ -99,6 +100,9 @@ struct tool_ops {
     /* As rd_store_compact. */
     rd_err (*compact)(struct tool_store *store, const rd_compact_options *options, rd_fault *out_fault,
                       rd_compacted *out_compacted);
+
+    /* As rd_store_save_index. */
+    rd_err (*index)(struct tool_store *store, const char *path, rd_fault *out_fault, rd_indexed *out_indexed);
 
     /* Whether `fd` is the store's own file: reading it as input, or writing output there, would ruin it. */
     bool (*is_file)(struct tool_store *store, int fd);

@@ -37,8 +37,11 @@ static rd_err path_open(const char *target, const struct tool_open_how *how, rd_
         return RD_E_NOMEM;
     }
     made->base = (struct tool_store){&tool_path_ops, target};
-    const rd_open_options options = {
-        .writable = how->writable, .create = how->create, .sync = how->sync, .verify = how->verify};
+    const rd_open_options options = {.writable = how->writable,
+                                     .create = how->create,
+                                     .sync = how->sync,
+                                     .verify = how->verify,
+                                     .index = how->index};
     rd_err err = rd_store_open(target, &options, out_fault, &made->store);
     if (err != RD_OK) {
         free(made);
@@ -71,6 +74,7 @@ static rd_err path_info(struct tool_store *store, struct tool_fact *facts, size_
         {"live_bytes", NULL, info.live_bytes},
         {"reclaimable_bytes", NULL, info.reclaimable_bytes},
         {"index_bytes", NULL, info.index_bytes},
+        {"index", rd_index_text(info.index_source), 0},
         {"generation", NULL, info.generation},
         {"damaged_entries", NULL, info.damaged_entries},
         {"damaged_ranges", NULL, info.damaged_ranges},
@@ -231,6 +235,11 @@ static rd_err path_compact(struct tool_store *store, const rd_compact_options *o
     return rd_store_compact(inner(store), options, out_fault, out_compacted);
 }
 
+static rd_err path_index(struct tool_store *store, const char *path, rd_fault *out_fault, rd_indexed *out_indexed)
+{
+    return rd_store_save_index(inner(store), path, out_fault, out_indexed);
+}
+
 static bool path_is_file(struct tool_store *store, int fd)
 {
     struct stat ours, theirs;
@@ -259,5 +268,6 @@ const struct tool_ops tool_path_ops = {
     .verify = path_verify,
     .repair = path_repair,
     .compact = path_compact,
+    .index = path_index,
     .is_file = path_is_file,
 };

@@ -95,7 +95,7 @@ static void note_key(void *arg, uint64_t key_hash, bool written)
 static int draft_fill(const struct cli_call *call, struct draft *draft, struct tool_store *store, struct out *out,
                       rd_repaired *out_repaired)
 {
-    static const struct tool_open_how how = {.writable = true, .sync = RD_SYNC_NONE};
+    static const struct tool_open_how how = {.writable = true, .sync = RD_SYNC_NONE, .index = "off"};
     AUTO_STORE *target = NULL;
     int status = session_open_other(call, draft->temp, &how, &target);
     if (status != STATUS_DONE)
@@ -128,7 +128,7 @@ static int tell(const struct tool_store *store, const char *path, const rd_repai
 
 int verb_repair(const struct cli_call *call)
 {
-    static const struct tool_open_how read_only = {0};
+    static const struct tool_open_how read_only = {.index = "off"};
     struct draft draft __attribute__((cleanup(draft_fini))) = {.path = call->value[OPTION_OUTPUT]};
     if (!call->given[OPTION_OUTPUT])
         return report(STATUS_USAGE, "repair: --output NEW is missing; usage: rdrive repair STORE --output NEW");

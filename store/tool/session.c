@@ -14,27 +14,8 @@ static const struct tool_scheme *find_scheme(const char *target)
     return scheme;
 }
 
-int session_open(const struct cli_call *call, const struct tool_open_how *how, struct tool_store **out_store)
-{
-    return session_open_other(call, call->args[0], how, out_store);
-}
-
-rd_sync session_sync(const struct cli_call *call)
-{
-    return call->choice[OPTION_SYNC] == 0 ? RD_SYNC_ALWAYS : RD_SYNC_NONE; /* as the option's row has its choices */
-}
-
-bool session_is_store(struct tool_store *store, const char *path)
-{
-    int fd = open(path, O_PATH | O_CLOEXEC);
-    bool is_store = fd >= 0 && store->ops->is_file(store, fd);
-    if (fd >= 0)
-        (void)close(fd);
-    return is_store;
-}
-
-int session_open_other(const struct cli_call *call, const char *target, const struct tool_open_how *how,
-                       struct tool_store **out_store)
+static int open_store(const struct cli_call *call, const char *target, const struct tool_open_how *how,
+                      struct tool_store **out_store)
 {
     const struct tool_scheme *scheme = find_scheme(target);
     if (scheme->ops == NULL)
@@ -52,6 +33,40 @@ int session_open_other(const struct cli_call *call, const char *target, const st
     if (fault.text[0] != '\0')
         return report(STATUS_FAILED, "%s%s", fault.text, hint);
     return report(STATUS_FAILED, "%s: %s%s", target, rd_err_text(err), hint);
+}
+
+int session_open(const struct cli_call *call, const struct tool_open_how *how, struct tool_store **out_store)
+{
+    struct tool_open_how full = *how;
+    if (call->given[OPTION_INDEX])
+        full.index = call->value[OPTION_INDEX];
+    if (full.index != NULL && full.index[0] == '\0')
+        return report(STATUS_USAGE, "%s: --index: \"\" came; allowed: auto, off, or a path", call->verb->name);
+    return open_store(call, call->args[0], &full, out_store);
+}
+
+/** A path that --index names is that of STORE's index. */
+int session_open_other(const struct cli_call *call, const char *target, const struct tool_open_how *how,
+                       struct tool_store **out_store)
+{
+    struct tool_open_how full = *how;
+    if (call->given[OPTION_INDEX] && strcmp(call->value[OPTION_INDEX], "off") == 0)
+        full.index = "off";
+    return open_store(call, target, &full, out_store);
+}
+
+rd_sync session_sync(const struct cli_call *call)
+{
+    return call->choice[OPTION_SYNC] == 0 ? RD_SYNC_ALWAYS : RD_SYNC_NONE; /* as the option's row has its choices */
+}
+
+bool session_is_store(struct tool_store *store, const char *path)
+{
+    int fd = open(path, O_PATH | O_CLOEXEC);
+    bool is_store = fd >= 0 && store->ops->is_file(store, fd);
+    if (fd >= 0)
+        (void)close(fd);
+    return is_store;
 }
 
 int session_report(const struct tool_store *store, const char *what, rd_err err)

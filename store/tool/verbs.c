@@ -22,12 +22,22 @@ const struct cli_option_row cli_options[OPTION_COUNT] = {
                        "tsv or jsonl (default: jsonl where FILE ends in .jsonl, "
                        "else tsv)",
                        NULL},
-    [OPTION_OUTPUT] = {"--output", "NEW", {NULL}, "the file to write; there must be none of this name yet", NULL},
+    [OPTION_OUTPUT] = {"--output",
+                       "NEW",
+                       {NULL},
+                       "the file to write; an index is replaced, else there must be none of this name yet",
+                       NULL},
     [OPTION_OLDER_VERSIONS] = {"--older-versions",
                                NULL,
                                {NULL},
                                "where a key's newest version is damaged, write the newest one that holds",
                                NULL},
+    [OPTION_INDEX] = {"--index",
+                      "auto|PATH|off",
+                      {NULL},
+                      "the snapshot index to open STORE by where it can be trusted: auto (default), STORE.idx; another "
+                      "file; none",
+                      NULL},
     [OPTION_THREADS] = {"--threads", "N", {NULL}, "threads that ask", NUMBER(1, 64, 1, true)},
     [OPTION_DURATION] = {"--duration",
                          "S",
@@ -70,6 +80,7 @@ const struct cli_option_row cli_options[OPTION_COUNT] = {
 
 #define KEY_OPTIONS (OPTION_BIT(OPTION_HASH) | OPTION_BIT(OPTION_HEX_KEY) | OPTION_BIT(OPTION_NAMESPACE))
 #define JSON        OPTION_BIT(OPTION_JSON)
+#define INDEX       OPTION_BIT(OPTION_INDEX)
 #define BENCH_OPTIONS                                                                                                  \
     (OPTION_BIT(OPTION_THREADS) | OPTION_BIT(OPTION_DURATION) | OPTION_BIT(OPTION_OPERATIONS) |                        \
      OPTION_BIT(OPTION_WARMUP) | OPTION_BIT(OPTION_BATCH) | OPTION_BIT(OPTION_DISTRIBUTION) |                          \
@@ -77,39 +88,42 @@ const struct cli_option_row cli_options[OPTION_COUNT] = {
      OPTION_BIT(OPTION_VERIFY) | OPTION_BIT(OPTION_CHECK) | OPTION_BIT(OPTION_SEED) | OPTION_BIT(OPTION_HISTOGRAM))
 
 const struct cli_verb cli_verbs[] = {
-    {"info", "STORE", 1, 1, JSON, "print what a store holds",
+    {"info", "STORE", 1, 1, JSON | INDEX, "print what a store holds",
      "unread_bytes are bytes behind the last whole entry: torn, or a writer is at work. Damaged ranges are listed as\n"
-     "verify lists them; values above 64 KiB are checked by verify alone.",
+     "verify lists them; values above 64 KiB are checked by verify alone. index says whether the store was read, or "
+     "opened\n"
+     "by its snapshot index: what was damaged since that was made is then not seen; --index off reads all.",
      verb_info},
-    {"get", "STORE KEY", 2, 2, KEY_OPTIONS, "write a key's value to standard output, byte for byte",
+    {"get", "STORE KEY", 2, 2, KEY_OPTIONS | INDEX, "write a key's value to standard output, byte for byte",
      "Nothing of a damaged value is written.", verb_get},
-    {"exists", "STORE KEY", 2, 2, KEY_OPTIONS, "print true or false, and exit with 0 or 1", NULL, verb_exists},
-    {"metadata", "STORE KEY", 2, 2, KEY_OPTIONS | JSON, "print hash, link and checksum of a key's newest entry",
+    {"exists", "STORE KEY", 2, 2, KEY_OPTIONS | INDEX, "print true or false, and exit with 0 or 1", NULL, verb_exists},
+    {"metadata", "STORE KEY", 2, 2, KEY_OPTIONS | JSON | INDEX, "print hash, link and checksum of a key's newest entry",
      "The value itself is neither read nor checked.", verb_metadata},
-    {"last", "STORE", 1, 1, JSON, "print the entry that was written last, deletions included", NULL, verb_last},
-    {"ls", "STORE", 1, 1, JSON, "list the live entries, newest first",
+    {"last", "STORE", 1, 1, JSON | INDEX, "print the entry that was written last, deletions included", NULL, verb_last},
+    {"ls", "STORE", 1, 1, JSON | INDEX, "list the live entries, newest first",
      "Columns: key hash, bytes, checksum, offset at which the entry before it ends. A damaged entry has - for its\n"
      "bytes and a fifth column, damaged; the exit status is then 2. Keys are not stored, only their hashes.",
      verb_ls},
-    {"put", "STORE KEY [VALUE|-]", 2, 3, KEY_OPTIONS | OPTION_BIT(OPTION_CREATE) | OPTION_BIT(OPTION_SYNC),
+    {"put", "STORE KEY [VALUE|-]", 2, 3, KEY_OPTIONS | OPTION_BIT(OPTION_CREATE) | OPTION_BIT(OPTION_SYNC) | INDEX,
      "write a value under a key",
      "Without VALUE, or with -, the value is read from standard input (at most 1 GiB). The format holds neither an\n"
      "empty value nor the single byte 0x00.",
      verb_put},
-    {"delete", "STORE KEY...", 2, CLI_MANY, KEY_OPTIONS | OPTION_BIT(OPTION_SYNC), "delete keys, all in one batch",
-     "Exits with 1 if none of them was present.", verb_delete},
-    {"rename", "STORE OLD NEW", 3, 3, KEY_OPTIONS | OPTION_BIT(OPTION_SYNC), "give a key's value to another key",
+    {"delete", "STORE KEY...", 2, CLI_MANY, KEY_OPTIONS | OPTION_BIT(OPTION_SYNC) | INDEX,
+     "delete keys, all in one batch", "Exits with 1 if none of them was present.", verb_delete},
+    {"rename", "STORE OLD NEW", 3, 3, KEY_OPTIONS | OPTION_BIT(OPTION_SYNC) | INDEX,
+     "give a key's value to another key",
      "OLD is deleted and NEW written in one batch. What NEW had is replaced. OLD and NEW are both given as the key\n"
      "options say.",
      verb_rename},
-    {"copy", "STORE KEY TARGET", 3, 3, KEY_OPTIONS | OPTION_BIT(OPTION_CREATE) | OPTION_BIT(OPTION_SYNC),
+    {"copy", "STORE KEY TARGET", 3, 3, KEY_OPTIONS | OPTION_BIT(OPTION_CREATE) | OPTION_BIT(OPTION_SYNC) | INDEX,
      "write a key's value to another store", "TARGET is the path of a store. What the key has there is replaced.",
      verb_copy},
-    {"move", "STORE KEY TARGET", 3, 3, KEY_OPTIONS | OPTION_BIT(OPTION_CREATE) | OPTION_BIT(OPTION_SYNC),
+    {"move", "STORE KEY TARGET", 3, 3, KEY_OPTIONS | OPTION_BIT(OPTION_CREATE) | OPTION_BIT(OPTION_SYNC) | INDEX,
      "copy, then delete the key from STORE",
      "TARGET is the path of a store. STORE loses the key only once TARGET has it durably, whatever --sync says.",
      verb_move},
-    {"import", "STORE [FILE|-]", 1, 2, OPTION_BIT(OPTION_FORMAT), "write the entries that a file lists",
+    {"import", "STORE [FILE|-]", 1, 2, OPTION_BIT(OPTION_FORMAT) | INDEX, "write the entries that a file lists",
      "STORE is made where there is none. Without FILE, or with -, standard input is read. Lines end with \\n; a \\r\n"
      "before it belongs to a tsv value.\n"
      "tsv:   key<TAB>value, the key up to the first tab; nothing is escaped.\n"
@@ -119,7 +133,7 @@ const struct cli_verb cli_verbs[] = {
      "Entries are synced once, at the end. The first bad line ends the import with status 2; what came before it is\n"
      "synced and stays. A value has at most 1 GiB.",
      verb_import},
-    {"export", "STORE [FILE|-]", 1, 2, 0, "write the live entries as JSON lines that `import` reads",
+    {"export", "STORE [FILE|-]", 1, 2, INDEX, "write the live entries as JSON lines that `import` reads",
      "One {\"key_hash\":\"16 hex digits\",\"value_base64\":\"...\"} a line, newest first; keys are not stored, only "
      "their\n"
      "hashes. Damaged entries are reported and left out; the exit status is then 2. FILE is overwritten.",
@@ -138,9 +152,16 @@ const struct cli_verb cli_verbs[] = {
     {"compact", "STORE", 1, 1, 0, "rewrite a store without what is superseded or deleted",
      "Readers may go on meanwhile. A damaged store is refused: see repair. If it fails, nothing has changed.",
      verb_compact},
+    {"index", "STORE [--output NEW]", 1, 1, OPTION_BIT(OPTION_OUTPUT),
+     "write a snapshot index, so that opening need not read the store",
+     "It is STORE.idx, or NEW, which --index then has to name; an older one is replaced. STORE is read, checked and\n"
+     "synced, not changed. An index is believed only as long as the store has the bytes that it was made of; what\n"
+     "rdrive appends later is read at opening. A copy of both files is as good.",
+     verb_index},
     {"hash", "KEY...", 1, CLI_MANY, OPTION_BIT(OPTION_HEX_KEY) | OPTION_BIT(OPTION_NAMESPACE),
      "print the hash that stands for each key, 16 hex digits a line", NULL, verb_hash},
-    {"bench", "STORE", 1, 1, BENCH_OPTIONS | JSON, "measure how fast a store answers, by reading keys that it has",
+    {"bench", "STORE", 1, 1, BENCH_OPTIONS | JSON | INDEX,
+     "measure how fast a store answers, by reading keys that it has",
      "Nothing is written: what a bench wrote would stay in the store, its keys among yours, until a compaction; for\n"
      "writes, time `rdrive import` into a store of its own. The keys are read off the file first, each with the same\n"
      "chance where there are more than --keys; that takes 16 bytes of memory a key, more meanwhile, and warms the "

@@ -25,7 +25,7 @@ static rd_err check(struct tool_store *store, rd_verified *out_verified, struct 
 
 int verb_verify(const struct cli_call *call)
 {
-    static const struct tool_open_how read_only = {0};
+    static const struct tool_open_how read_only = {.index = "off"};
     AUTO_STORE *store = NULL;
     int status = session_open(call, &read_only, &store);
     if (status != STATUS_DONE)

@@ -10,7 +10,7 @@ import threading
 import unittest
 
 from support import (BIN, DEADLINE_S, READER, SANITIZE, Code, Daemon, DaemonTest, daemon_environment, make_store,
-                     reader_pb2)
+                     reader_pb2, tool)
 
 NUMBERS = ["", "x", "-1", "1.5", "1e3", " 1", "1 ", "0x10", "99999999999999999999"]
 SIZES = [*NUMBERS, "K", "1KB", "64Q", "99999999999G"]
@@ -19,6 +19,7 @@ BAD = {
     "listen": (["", "localhost", ":50051", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:65536", "127.0.0.1:-1", "unix:"],
                "host:port or unix:/path"),
     "verify": (["", "sometimes", "First", "always "], "first, always, off"),
+    "index": ([""], "auto, off, or a path"),
     "scrub-rate": ([*SIZES, "1025G"], "0 to 1024G"),
     "threads": ([*NUMBERS, "0", "65"], "1 to 64"),
     "max-batch-keys": ([*NUMBERS, "0", "100000001", "1M"], "1 to 100000000"),
@@ -103,6 +104,16 @@ class CommandLine(Options):
         daemon = Daemon("--max-batch-keys", "7", self.store, "--chunk-bytes=8k", "--listen=127.0.0.1:0")
         self.addCleanup(daemon.stop)
         self.assertEqual((self.limits(daemon).max_batch_keys, self.limits(daemon).chunk_bytes), (7, 8192))
+
+
+    def test_the_log_says_whether_a_snapshot_index_was_used(self):
+        daemon = self.serve(self.store)
+        self.assertIn("no snapshot index", daemon.event("serving")["index"])
+        daemon.stop()
+        tool("index", self.store, "--output", self.folder / "index")
+        daemon = self.serve(self.store, "--index", str(self.folder / "index"))
+        self.assertEqual(daemon.event("serving")["index"], "snapshot index")
+        self.assertEqual(daemon.reader_stub().Len(reader_pb2.LenRequest()).len, 1)
 
 
 class Environment(Options):

@@ -18,7 +18,7 @@ RDRIVE = str(Path(os.environ["RDRIVE_BIN"]) / "rdrive")
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
 DEADLINE_S = 60  # nothing here takes a second; what takes this long hangs
 VERBS = ["info", "get", "exists", "metadata", "last", "ls", "put", "delete", "rename", "copy", "move", "import",
-         "export", "verify", "repair", "compact", "hash", "bench"]
+         "export", "verify", "repair", "compact", "index", "hash", "bench"]
 
 
 def run(*args, stdin=b"", **options):

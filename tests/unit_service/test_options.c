@@ -121,6 +121,7 @@ static void what_is_not_said_is_as_the_design_says(void **state)
     EXPECT(strcmp(config->store_path, "/store") == 0, "%s", config->store_path);
     EXPECT(config->listen_count == 1 && strcmp(config->listen[0], "127.0.0.1:50051") == 0, "%s", config->listen[0]);
     EXPECT(config->verify == RD_VERIFY_FIRST, "%d", config->verify);
+    EXPECT(strcmp(config->index, "auto") == 0, "%s", config->index);
     EXPECT(config->log_format == LOG_LOGFMT && config->log_level == LOG_INFO, "log");
     EXPECT(config->unix_mode == 0660, "%o", (unsigned)config->unix_mode);
     EXPECT(config->chunk_bytes == M, "%llu", (unsigned long long)config->chunk_bytes);

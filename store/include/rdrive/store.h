@@ -49,7 +49,7 @@ typedef enum rd_sync {
 typedef enum rd_verify {
     RD_VERIFY_FIRST,  /* check each payload's CRC once an open, at the latest before its first byte is handed out */
     RD_VERIFY_ALWAYS, /* check it at each read */
-    RD_VERIFY_OFF,    /* only what opening checks anyway: links, and payloads up to 64 KiB */
+    RD_VERIFY_OFF, /* only what opening checks anyway: links, and payloads up to 64 KiB; by a snapshot index, nothing */
 } rd_verify;
 
 typedef struct rd_open_options {
@@ -80,18 +80,15 @@ typedef struct rd_store rd_store;
 /**
  * Open the store at `path`: check links and checksums from the end of the file back to its start, recover what damage
  * lets stand (store/RECOVERY.md), and index it. Payloads above 64 KiB are checked later: at their first read, or by
- * the scrub; if one fails then, what its link hid appears shortly after.
- * Read-only, nothing is ever changed, and bytes behind the last entry are counted as unread. For writing, the lock is
- * taken, a torn tail is copied to `path`.torn-<offset> and cut, and damage in the middle stays.
- * Returns:  RD_OK           `*out_store` is the caller's, to be closed.
- *           RD_E_IO         no such file, no permission, read error (`os_error` says).
- *           RD_E_NOT_FILE   a directory, FIFO, device or socket.
- *           RD_E_NOT_STORE  not empty, and no entry holds anywhere (R-05).
- *           RD_E_ALIGNMENT  a file of simd-r-drive 0.14 or older (E-13).
- *           RD_E_LOCKED     another process writes to it; the text quotes what it wrote of itself.
- *           RD_E_NO_SPACE   no room to save the torn tail; nothing was cut.
- *           RD_E_SYNC, RD_E_TRUNCATED, RD_E_NOMEM, RD_E_CANCELLED.
- *           `out_fault`, where not NULL, is written on every error.
+ * the scrub; if one fails then, what its link hid appears shortly after. Where a snapshot index can be trusted, all
+ * that was done when it was made, and each payload is checked at its first read. Read-only, nothing is ever changed,
+ * and bytes behind the last entry are counted as unread. For writing, the lock is taken, a torn tail is copied to
+ * `path`.torn-<offset> and cut, and damage in the middle stays. Returns:  RD_OK           `*out_store` is the caller's,
+ * to be closed. RD_E_IO         no such file, no permission, read error (`os_error` says). RD_E_NOT_FILE   a directory,
+ * FIFO, device or socket. RD_E_NOT_STORE  not empty, and no entry holds anywhere (R-05). RD_E_ALIGNMENT  a file of
+ * simd-r-drive 0.14 or older (E-13). RD_E_LOCKED     another process writes to it; the text quotes what it wrote of
+ * itself. RD_E_NO_SPACE   no room to save the torn tail; nothing was cut. RD_E_SYNC, RD_E_TRUNCATED, RD_E_NOMEM,
+ * RD_E_CANCELLED. `out_fault`, where not NULL, is written on every error.
  */
 RD_MUST_CHECK rd_err rd_store_open(const char *path, const rd_open_options *options, rd_fault *out_fault,
                                    rd_store **out_store);
