@@ -20,11 +20,21 @@ void die(const char *format, ...)
     exit(2);
 }
 
-uint64_t now_ns(void)
+static uint64_t clock_ns(clockid_t id)
 {
     struct timespec at;
-    clock_gettime(CLOCK_MONOTONIC, &at);
+    clock_gettime(id, &at);
     return (uint64_t)at.tv_sec * 1000000000u + (uint64_t)at.tv_nsec;
+}
+
+uint64_t now_ns(void)
+{
+    return clock_ns(CLOCK_MONOTONIC);
+}
+
+uint64_t busy_ns(void)
+{
+    return clock_ns(CLOCK_THREAD_CPUTIME_ID);
 }
 
 void print_figure(const char *name, double number)
@@ -50,7 +60,7 @@ struct begun {
     pthread_barrier_t *barrier;
     void *(*body)(void *);
     void *arg;
-    uint64_t began, ended;
+    uint64_t began, ended, busy;
 };
 
 /* Each takes its own times: whoever waits for them may be late. */
@@ -61,10 +71,11 @@ static void *begin(void *arg)
     begun->began = now_ns();
     begun->body(begun->arg);
     begun->ended = now_ns();
+    begun->busy = busy_ns();
     return NULL;
 }
 
-uint64_t threads_run(size_t count, void *(*body)(void *), void *args, size_t arg_size)
+struct took threads_run(size_t count, void *(*body)(void *), void *args, size_t arg_size)
 {
     pthread_t threads[THREADS_MAX];
     struct begun begun[THREADS_MAX];
@@ -75,12 +86,20 @@ uint64_t threads_run(size_t count, void *(*body)(void *), void *args, size_t arg
         begun[i] = (struct begun){.barrier = &barrier, .body = body, .arg = (char *)args + i * arg_size};
         CHECK(pthread_create(&threads[i], NULL, begin, &begun[i]) == 0);
     }
-    uint64_t first = UINT64_MAX, last = 0;
+    uint64_t first = UINT64_MAX, last = 0, busy = 0;
     for (size_t i = 0; i < count; i++) {
         pthread_join(threads[i], NULL);
         first = begun[i].began < first ? begun[i].began : first;
+        busy += begun[i].busy;
         last = begun[i].ended > last ? begun[i].ended : last;
     }
     pthread_barrier_destroy(&barrier);
-    return last - first;
+    return (struct took){last - first, busy};
+}
+
+void print_scaling(void *(*body)(void *), void *args, size_t arg_size)
+{
+    struct took one = threads_run(1, body, args, arg_size), two = threads_run(2, body, args, arg_size);
+    print_figure("scaling", 2 * (double)one.ns / (double)two.ns);
+    print_figure("scaling_busy", 4 * (double)one.busy_ns / (double)two.busy_ns);
 }

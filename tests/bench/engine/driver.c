@@ -2,6 +2,7 @@
 #include "child.h"
 #include "plan.h"
 #include "report.h"
+#include "shape.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -22,7 +23,8 @@ static struct bench {
     const struct bench_options *options;
     char folder[4096];
     struct figures *results;
-    bool *wanted;
+    bool *wanted;        /* of tasks */
+    bool *wanted_groups; /* of the table */
 } bench;
 
 /* ---- Files ------------------------------------------------------------------------------------------------------ */
@@ -150,11 +152,15 @@ static bool has_side(const struct task *task, enum side side)
 static void prepare(const struct task *task)
 {
     const char *path = file_path(task);
-    if (task->source == SOURCE_NEW || access(path, F_OK) == 0)
-        return;
+    char index[sizeof bench.folder + 72];
     struct figures none = {0};
-    child_run(SIDE_FIRST, "make", path, scaled(task->keys), 0, &none);
-    file_sync(path);
+    snprintf(index, sizeof index, "%s" INDEX_SUFFIX, path);
+    if (task->source != SOURCE_NEW && access(path, F_OK) != 0) {
+        child_run(SIDE_FIRST, "make", path, scaled(task->keys), 0, &none);
+        file_sync(path);
+    }
+    if (task->source == SOURCE_INDEX && access(index, F_OK) != 0)
+        child_run(SIDE_FIRST, "save-index", path, scaled(task->keys), 0, &none);
 }
 
 /* Each side in turn; each round another begins. */
@@ -206,14 +212,32 @@ static bool in_list(const char *list, const char *word)
     return false;
 }
 
+bool bench_rows_known(const char *list)
+{
+    for (const char *at = list;; at++) {
+        size_t len = strcspn(at, ","), group = 0;
+        while (group < group_count && (strlen(groups[group].name) != len || strncmp(at, groups[group].name, len) != 0))
+            group++;
+        if (group == group_count)
+            return false;
+        at += len;
+        if (*at == '\0')
+            return true;
+    }
+}
+
+static bool group_is_wanted(const char *name)
+{
+    return bench.options->rows == NULL || in_list(bench.options->rows, name);
+}
+
 /* A task is run if a row that was asked for needs it. */
-static bool is_wanted(const struct task *task)
+static bool task_is_wanted(const struct task *task)
 {
     if (task->full && !bench.options->full)
         return false;
     for (size_t i = 0; i < row_count; i++)
-        if (strcmp(rows[i].task, task->name) == 0 &&
-            (bench.options->rows == NULL || in_list(bench.options->rows, rows[i].group)))
+        if (strcmp(rows[i].task, task->name) == 0 && group_is_wanted(rows[i].group))
             return true;
     return false;
 }
@@ -223,20 +247,24 @@ int bench_run(const struct bench_options *options)
     bench.options = options;
     bench.results = calloc(task_count * SIDES, sizeof *bench.results);
     bench.wanted = calloc(task_count, sizeof *bench.wanted);
-    CHECK(bench.results != NULL && bench.wanted != NULL);
+    bench.wanted_groups = calloc(group_count, sizeof *bench.wanted_groups);
+    CHECK(bench.results != NULL && bench.wanted != NULL && bench.wanted_groups != NULL);
     snprintf(bench.folder, sizeof bench.folder, "%s/bench-engine-XXXXXX", options->folder);
     if (mkdtemp(bench.folder) == NULL)
         die("%s: %s", bench.folder, strerror(errno));
     atexit(folder_remove);
 
     for (size_t i = 0; i < task_count; i++)
-        bench.wanted[i] = is_wanted(&tasks[i]);
+        bench.wanted[i] = task_is_wanted(&tasks[i]);
+    for (size_t i = 0; i < group_count; i++)
+        bench.wanted_groups[i] = group_is_wanted(groups[i].name);
     report_machine(bench.folder);
     printf("crate        %s\n", options->peer != NULL ? "simd-r-drive 0.16.3-alpha" : options->no_peer);
     printf("rounds       %zu, medians of them; keys formatted inside the clock on all sides\n", options->rounds);
     run_all();
-    size_t missed = report_table(bench.results, !options->smoke);
+    size_t missed = report_table(bench.results, bench.wanted_groups, !options->smoke);
     free(bench.results);
     free(bench.wanted);
+    free(bench.wanted_groups);
     return missed == 0 ? 0 : 1;
 }

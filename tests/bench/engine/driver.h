@@ -15,6 +15,9 @@ struct bench_options {
     bool smoke; /* a five-hundredth of everything, and no verdicts: whether answers are right */
 };
 
+/* Whether each word of the comma-separated list is a group of rows. */
+bool bench_rows_known(const char *list);
+
 /* Returns: the exit status: 0, or 1 where a target was missed. Ends the process where a measurement fails. */
 int bench_run(const struct bench_options *options);
 

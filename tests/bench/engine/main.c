@@ -28,9 +28,16 @@ static const struct verb {
     const char *name;
     job_run *ours, *bare;
 } verbs[] = {
-    {"reads", ours_reads, bare_reads},       {"threads", ours_threads, bare_threads}, {"open", ours_open, bare_open},
-    {"make", ours_make, bare_make},          {"singles", ours_singles, bare_singles}, {"grow", ours_grow, bare_grow},
-    {"durable", ours_durable, bare_durable}, {"compact", ours_compact, NULL},
+    {"reads", ours_reads, bare_reads},
+    {"threads", ours_threads, bare_threads},
+    {"open", ours_open, bare_open},
+    {"make", ours_make, bare_make},
+    {"singles", ours_singles, bare_singles},
+    {"grow", ours_grow, bare_grow},
+    {"durable", ours_durable, bare_durable},
+    {"compact", ours_compact, NULL},
+    {"snapshot", ours_snapshot, bare_snapshot},
+    {"save-index", ours_save_index, NULL},
 };
 
 static const struct {
@@ -109,7 +116,7 @@ int main(int count, char **words)
         .folder = folder != NULL && folder[0] != '\0' ? folder : "/tmp",
         .rounds = ROUNDS_DEFAULT,
     };
-    if (!parse(count, words, &options))
+    if (!parse(count, words, &options) || (options.rows != NULL && !bench_rows_known(options.rows)))
         return misused();
     if (options.smoke)
         options.rounds = 1;

@@ -34,8 +34,7 @@ static void grown(void *arg, uint64_t keys)
 /* From `keys` to `count` keys, read by one thread while another writes. */
 void ours_grow(const struct job *job)
 {
-    rd_open_options options = {.writable = true, .create = true, .sync = RD_SYNC_NONE, .verify = job->verify};
-    rd_store *store = ours_open_store(job->path, &options);
+    rd_store *store = ours_create(job->path, RD_SYNC_NONE);
     ours_write_batches(store, 0, job->keys, 0, NULL, NULL);
     struct growth growth = {.store = store, .first = job->keys};
     watch_begin(&watch, read_one, store, job->keys);
@@ -54,8 +53,7 @@ void ours_grow(const struct job *job)
  * with nothing else going on. */
 void ours_compact(const struct job *job)
 {
-    rd_open_options options = {.writable = true, .create = true, .sync = RD_SYNC_NONE, .verify = job->verify};
-    rd_store *store = ours_open_store(job->path, &options);
+    rd_store *store = ours_create(job->path, RD_SYNC_NONE);
     ours_write_batches(store, 0, job->keys, 1, NULL, NULL);
     ours_write_batches(store, 0, job->keys, 0, NULL, NULL);
     CHECK(rd_store_sync(store) == RD_OK);

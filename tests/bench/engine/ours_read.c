@@ -14,9 +14,9 @@ rd_store *ours_open_store(const char *path, const rd_open_options *options)
     return store;
 }
 
-static rd_store *open_reading(const struct job *job)
+static rd_store *open_reading(const struct job *job, const char *index)
 {
-    rd_open_options options = {.verify = job->verify};
+    rd_open_options options = {.verify = job->verify, .index = index};
     rd_store *store = ours_open_store(job->path, &options);
     CHECK(rd_store_len(store) == job->keys);
     return store;
@@ -36,10 +36,10 @@ void ours_read_one(rd_store *store, uint64_t i)
 
 static uint64_t random_reads(rd_store *store, uint64_t keys, uint64_t count, uint64_t seed)
 {
-    uint64_t state = seed, began = now_ns();
+    uint64_t state = seed, began = busy_ns();
     for (uint64_t i = 0; i < count; i++)
         ours_read_one(store, pick_below(&state, keys));
-    return now_ns() - began;
+    return busy_ns() - began;
 }
 
 static void read_batch(rd_store *store, uint64_t first, size_t count)
@@ -61,7 +61,7 @@ static void read_batch(rd_store *store, uint64_t first, size_t count)
 /* Ascending keys, from 0 again at the end, as the crate's benchmark has it. */
 static uint64_t batch_reads(rd_store *store, uint64_t keys, uint64_t count)
 {
-    uint64_t began = now_ns(), first = 0;
+    uint64_t began = busy_ns(), first = 0;
     for (uint64_t done = 0; done < count;) {
         uint64_t left = keys - first < count - done ? keys - first : count - done;
         size_t here = left < BATCH ? (size_t)left : BATCH;
@@ -69,12 +69,12 @@ static uint64_t batch_reads(rd_store *store, uint64_t keys, uint64_t count)
         done += here;
         first = (first + here) % keys;
     }
-    return now_ns() - began;
+    return busy_ns() - began;
 }
 
 static uint64_t iterate(rd_store *store, uint64_t keys)
 {
-    uint64_t began = now_ns(), left = keys;
+    uint64_t began = busy_ns(), left = keys;
     rd_iter *iter;
     rd_entry entry;
     CHECK(rd_iter_create(store, &iter) == RD_OK);
@@ -84,12 +84,12 @@ static uint64_t iterate(rd_store *store, uint64_t keys)
     }
     CHECK(left == 0);
     rd_iter_destroy(iter);
-    return now_ns() - began;
+    return busy_ns() - began;
 }
 
 void ours_reads(const struct job *job)
 {
-    rd_store *store = open_reading(job);
+    rd_store *store = open_reading(job, "off");
     print_figure("random_ns", (double)random_reads(store, job->keys, job->count, PICK_SEED) / (double)job->count);
     print_figure("batch_ns", (double)batch_reads(store, job->keys, job->count) / (double)job->count);
     print_figure("iterate_ns", (double)iterate(store, job->keys) / (double)job->keys);
@@ -109,27 +109,49 @@ static void *reader_run(void *arg)
     return NULL;
 }
 
-/* One thread, then two with as many reads each: how many times as many reads a second. */
 void ours_threads(const struct job *job)
 {
-    rd_store *store = open_reading(job);
+    rd_store *store = open_reading(job, "off");
     struct reader readers[2] = {{store, job, PICK_SEED}, {store, job, PICK_SEED + 1}};
-    double one = (double)threads_run(1, reader_run, readers, sizeof readers[0]);
-    double two = (double)threads_run(2, reader_run, readers, sizeof readers[0]);
-    print_figure("scaling", 2 * one / two);
+    print_scaling(reader_run, readers, sizeof readers[0]);
+    rd_store_close(store);
+}
+
+static void time_open(const struct job *job, const char *index, rd_index_source source)
+{
+    double before = memory_anonymous();
+    uint64_t began = now_ns();
+    rd_store *store = open_reading(job, index);
+    print_figure("open_ns", (double)(now_ns() - began));
+    rd_store_info info;
+    CHECK(rd_store_info_get(store, &info) == RD_OK);
+    if (info.index_source != source)
+        die("%s: %s", job->path, rd_index_text(info.index_source));
+    print_figure("index_bytes", (double)info.index_bytes / (double)job->keys);
+    print_figure("memory_bytes", (memory_anonymous() - before) / (double)job->keys);
+    ours_read_one(store, job->keys / 2);
     rd_store_close(store);
 }
 
 void ours_open(const struct job *job)
 {
-    double before = memory_anonymous();
-    uint64_t began = now_ns();
-    rd_store *store = open_reading(job);
-    print_figure("open_ns", (double)(now_ns() - began));
-    rd_store_info info;
-    CHECK(rd_store_info_get(store, &info) == RD_OK);
-    print_figure("index_bytes", (double)info.index_bytes / (double)job->keys);
-    print_figure("memory_bytes", (memory_anonymous() - before) / (double)job->keys);
-    ours_read_one(store, job->keys / 2);
+    time_open(job, "off", RD_INDEX_OFF);
+}
+
+void ours_snapshot(const struct job *job)
+{
+    time_open(job, "auto", RD_INDEX_SNAPSHOT);
+}
+
+/* Not a measurement: makes what the one above reads. */
+void ours_save_index(const struct job *job)
+{
+    rd_store *store = open_reading(job, "off");
+    char path[4096 + 8];
+    rd_fault fault;
+    rd_indexed indexed;
+    CHECK(snprintf(path, sizeof path, "%s" INDEX_SUFFIX, job->path) < (int)sizeof path);
+    if (rd_store_save_index(store, path, &fault, &indexed) != RD_OK)
+        die("%s", fault.text);
     rd_store_close(store);
 }

@@ -3,9 +3,9 @@
 #include "ours.h"
 #include "shape.h"
 
-static rd_store *create(const char *path, rd_sync sync)
+rd_store *ours_create(const char *path, rd_sync sync)
 {
-    rd_open_options options = {.writable = true, .create = true, .sync = sync};
+    rd_open_options options = {.writable = true, .create = true, .sync = sync, .index = "off"};
     return ours_open_store(path, &options);
 }
 
@@ -31,14 +31,14 @@ void ours_write_batches(rd_store *store, uint64_t first, uint64_t last, uint64_t
 
 void ours_make_store(const char *path, uint64_t keys)
 {
-    rd_store *store = create(path, RD_SYNC_NONE);
+    rd_store *store = ours_create(path, RD_SYNC_NONE);
     ours_write_batches(store, 0, keys, 0, NULL, NULL);
     rd_store_close(store);
 }
 
 void ours_make(const struct job *job)
 {
-    rd_store *store = create(job->path, RD_SYNC_NONE);
+    rd_store *store = ours_create(job->path, RD_SYNC_NONE);
     uint64_t began = now_ns();
     ours_write_batches(store, 0, job->keys, 0, NULL, NULL);
     print_figure("write_ns", (double)(now_ns() - began) / (double)job->keys);
@@ -75,14 +75,14 @@ static double write_with(rd_store *store, size_t threads, uint64_t first, uint64
     struct writer writers[WRITERS_SYNC];
     for (size_t i = 0; i < threads; i++)
         writers[i] = (struct writer){store, first + i * each, each, value_len, durable};
-    uint64_t ns = threads_run(threads, writer_run, writers, sizeof writers[0]);
-    return (double)ns / (double)(threads * each);
+    struct took took = threads_run(threads, writer_run, writers, sizeof writers[0]);
+    return (double)took.ns / (double)(threads * each);
 }
 
 /* `keys` by each of eight threads. */
 void ours_singles(const struct job *job)
 {
-    rd_store *store = create(job->path, RD_SYNC_NONE);
+    rd_store *store = ours_create(job->path, RD_SYNC_NONE);
     print_figure("write_ns", write_with(store, WRITERS_LARGE, 0, job->keys, LARGE_LEN, false));
     CHECK(rd_store_len(store) == WRITERS_LARGE * job->keys);
     rd_store_close(store);
@@ -91,7 +91,7 @@ void ours_singles(const struct job *job)
 /* `keys` by one thread, then `count` by each of 64. */
 void ours_durable(const struct job *job)
 {
-    rd_store *store = create(job->path, RD_SYNC_ALWAYS);
+    rd_store *store = ours_create(job->path, RD_SYNC_ALWAYS);
     double one = write_with(store, 1, 0, job->keys, VALUE_LEN, true);
     double many = write_with(store, WRITERS_SYNC, job->keys, job->count, VALUE_LEN, true);
     CHECK(rd_store_len(store) == job->keys + WRITERS_SYNC * job->count);

@@ -8,7 +8,8 @@
 
 enum source {
     SOURCE_STORE, /* a store of `keys` keys, made once and in memory */
-    SOURCE_COLD,  /* the same, not in memory */
+    SOURCE_INDEX, /* the same, with a snapshot index */
+    SOURCE_COLD,  /* the first, not in memory */
     SOURCE_NEW,   /* a file that isn't there yet */
 };
 

@@ -53,6 +53,16 @@ static void print_number(int width, double number)
     printf("%*.*f", width, decimals, number);
 }
 
+/* 15 characters. */
+static void print_range(double least, double most)
+{
+    printf(" (");
+    print_number(5, least);
+    printf("..");
+    print_number(5, most);
+    printf(")");
+}
+
 static void print_figure_of(const struct row *row, const struct series *series)
 {
     if (series == NULL)
@@ -64,18 +74,20 @@ static void print_figure_of(const struct row *row, const struct series *series)
 /* A ratio: of speeds where more is better, else of what is measured. Returns: whether it is missed. */
 static bool print_ratio(const struct row *row, const struct series *ours, const struct series *other, double target)
 {
-    if (ours == NULL || other == NULL) {
-        printf("  %26s", "");
+    if (ours == NULL || other == NULL || row->unit == UNIT_GAIN || row->unit == UNIT_RATIO) {
+        printf("  %28s", "");
         return false;
     }
     bool rate = row->unit == UNIT_RATE || row->unit == UNIT_KRATE;
     struct spread ratio = rate ? series_ratio(other, ours) : series_ratio(ours, other);
-    printf("  %6.3f (%5.2f..%5.2f)", ratio.median, ratio.least, ratio.most);
+    printf("  ");
+    print_number(6, ratio.median);
+    print_range(ratio.least, ratio.most);
     if (target == 0) {
         printf("%7s", "");
         return false;
     }
-    printf(" %s%4.2f", more_is_better(row->unit) ? ">=" : "<=", target);
+    printf(" %s%-4.*f", more_is_better(row->unit) ? ">=" : "<=", target < 0.1 ? 3 : 2, target);
     return more_is_better(row->unit) ? ratio.median < target : ratio.median > target;
 }
 
@@ -107,11 +119,7 @@ static bool print_row(const struct figures *results, const struct row *row, bool
         if (side == SIDE_FIRST && of[side] != NULL) {
             struct spread spread = series_spread(of[side]);
             double least = shown(row->unit, spread.least), most = shown(row->unit, spread.most);
-            printf(" (");
-            print_number(5, least < most ? least : most);
-            printf("..");
-            print_number(5, least < most ? most : least);
-            printf(")");
+            print_range(least < most ? least : most, least < most ? most : least);
         } else if (side == SIDE_FIRST) {
             printf("%15s", "");
         }
@@ -134,14 +142,14 @@ static bool group_has_rows(const struct figures *results, const struct group *gr
     return false;
 }
 
-size_t report_table(const struct figures *results, bool judged)
+size_t report_table(const struct figures *results, const bool *wanted, bool judged)
 {
     size_t missed = 0;
     for (size_t group = 0; group < group_count; group++) {
-        if (!group_has_rows(results, &groups[group]))
+        if (!wanted[group] || !group_has_rows(results, &groups[group]))
             continue;
-        printf("\n%-41s %3s%9s%9s%15s%9s%9s%9s  %-26s  %-26s  %-8s\n", groups[group].title, "", "crate", "first",
-               " (min..max)", "always", "off", "bare", " first / crate        must", " first / bare         must",
+        printf("\n%-41s %3s%9s%9s%15s%9s%9s%9s  %-21s %-6s  %-21s %-6s  %s\n", groups[group].title, "", "crate",
+               "first", "(min..max)", "always", "off", "bare", " first / crate", "must", " first / bare", "must",
                "must");
         for (size_t i = 0; i < row_count; i++)
             if (strcmp(rows[i].group, groups[group].name) == 0)

@@ -7,8 +7,8 @@
 /* The machine, as far as figures depend on it; `folder` is where the files lie. */
 void report_machine(const char *folder);
 
-/* Results are `results[task * SIDES + side]`. Rows whose task was not run are left out.
+/* Results are `results[task * SIDES + side]`; groups are printed where `wanted[group]`, rows where their task was run.
  * Returns: how many targets were missed. With `judged` off nothing is held to one. */
-size_t report_table(const struct figures *results, bool judged);
+size_t report_table(const struct figures *results, const bool *wanted, bool judged);
 
 #endif

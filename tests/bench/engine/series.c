@@ -10,7 +10,7 @@ void figures_add(struct figures *figures, const char *name, double number)
     if (series == NULL) {
         CHECK(figures->count < FIGURES_MAX && strlen(name) < sizeof series->name);
         series = &figures->series[figures->count++];
-        strcpy(series->name, name);
+        memcpy(series->name, name, strlen(name) + 1);
     }
     CHECK(series->count < ROUNDS_MAX);
     series->rounds[series->count++] = number;

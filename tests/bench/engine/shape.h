@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#define INDEX_SUFFIX  ".idx" /* the snapshot index of a store, beside it */
 #define BATCH         1024u
 #define KEY_LEN_MAX   32u
 #define VALUE_LEN     8u

@@ -1,4 +1,4 @@
-use crate::shape::{key, key_lean, threads_run, value, Picks, BATCH, PICK_SEED};
+use crate::shape::{busy_ns, key, key_lean, threads_run, value, Picks, BATCH, PICK_SEED};
 use crate::{print_figure, Job};
 use simd_r_drive::traits::DataStoreReader;
 use simd_r_drive::DataStore;
@@ -84,9 +84,9 @@ fn iterate(store: &DataStore, keys: u64) {
 }
 
 fn each(name: &str, count: u64, body: impl FnOnce()) {
-    let began = Instant::now();
+    let began = busy_ns();
     body();
-    print_figure(name, began.elapsed().as_nanos() as f64 / count as f64);
+    print_figure(name, (busy_ns() - began) / count as f64);
 }
 
 pub fn reads(job: &Job) {
@@ -109,7 +109,8 @@ pub fn threads(job: &Job) {
     let body = |thread| random(&store, job.keys, job.count, PICK_SEED + thread);
     let one = threads_run(1, body);
     let two = threads_run(2, body);
-    print_figure("scaling", 2.0 * one / two);
+    print_figure("scaling", 2.0 * one.0 / two.0);
+    print_figure("scaling_busy", 4.0 * one.1 / two.1);
 }
 
 /// Memory of this process that no file backs, in bytes.

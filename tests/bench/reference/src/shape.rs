@@ -52,10 +52,23 @@ pub fn value(bytes: &[u8]) -> u64 {
     u64::from_le_bytes(bytes.try_into().expect("a value is 8 bytes"))
 }
 
-/// Let `count` threads run `body`, all beginning together. Returns seconds from the first's beginning to the last's end.
-pub fn threads_run(count: u64, body: impl Fn(u64) + Sync) -> f64 {
+/// This thread's time on a processor, in nanoseconds.
+pub fn busy_ns() -> f64 {
+    let mut at = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the kernel fills the struct that it is given.
+    let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut at) };
+    assert_eq!(result, 0);
+    at.tv_sec as f64 * 1e9 + at.tv_nsec as f64
+}
+
+/// Let `count` threads run `body`, all beginning together.
+/// Returns nanoseconds from the first's beginning to the last's end, and those on a processor, of all together.
+pub fn threads_run(count: u64, body: impl Fn(u64) + Sync) -> (f64, f64) {
     let barrier = Barrier::new(count as usize);
-    let times: Vec<(Instant, Instant)> = std::thread::scope(|scope| {
+    let times: Vec<(Instant, Instant, f64)> = std::thread::scope(|scope| {
         let handles: Vec<_> = (0..count)
             .map(|thread| {
                 let (barrier, body) = (&barrier, &body);
@@ -63,7 +76,7 @@ pub fn threads_run(count: u64, body: impl Fn(u64) + Sync) -> f64 {
                     barrier.wait();
                     let began = Instant::now();
                     body(thread);
-                    (began, Instant::now())
+                    (began, Instant::now(), busy_ns())
                 })
             })
             .collect();
@@ -74,13 +87,14 @@ pub fn threads_run(count: u64, body: impl Fn(u64) + Sync) -> f64 {
     });
     let first = times
         .iter()
-        .map(|(began, _)| *began)
+        .map(|(began, ..)| *began)
         .min()
         .expect("a thread");
     let last = times
         .iter()
-        .map(|(_, ended)| *ended)
+        .map(|(_, ended, _)| *ended)
         .max()
         .expect("a thread");
-    (last - first).as_secs_f64()
+    let busy = times.iter().map(|(.., busy)| busy).sum();
+    ((last - first).as_nanos() as f64, busy)
 }

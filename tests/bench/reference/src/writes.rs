@@ -65,7 +65,7 @@ fn make_own(job: &Job) {
 /// `keys` by each of eight threads.
 pub fn singles(job: &Job) {
     let store = DataStore::open(job.path).expect("open");
-    let seconds = threads_run(WRITERS_LARGE, |thread| {
+    let (ns, _) = threads_run(WRITERS_LARGE, |thread| {
         let mut value = [0u8; LARGE_LEN];
         for i in thread * job.keys..(thread + 1) * job.keys {
             value[..8].copy_from_slice(&i.to_le_bytes());
@@ -74,5 +74,5 @@ pub fn singles(job: &Job) {
     });
     let count = WRITERS_LARGE * job.keys;
     assert_eq!(store.len().expect("len") as u64, count);
-    print_figure("write_ns", seconds * 1e9 / count as f64);
+    print_figure("write_ns", ns / count as f64);
 }
