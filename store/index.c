@@ -14,17 +14,18 @@
 #define HUGE_MIN    ((size_t)16 << 20) /* where the TLB no longer covers it, and one page more is no matter */
 #define GIVE_BACK   ((size_t)64 << 10) /* at a time */
 
-/* Percent. Full at LOAD_MAX, a table grows by a quarter, so that it is never below two thirds (24 bytes a key); one
+/* Percent. Full at LOAD_MAX, a table grows to 13 tenths, so that it is never below two thirds (24 bytes a key); one
    made for a known number of keys is at LOAD_MADE; what was deleted counts as long as it can't be dropped, to
    LOAD_HELD. */
-#define LOAD_MAX  82u
+#define LOAD_MAX  87u
 #define LOAD_MADE 76u
 #define LOAD_LOW  68u
 #define LOAD_HELD 90u
 
-/* Slots moved for each hash that is added while a table is being moved. At a growth of a quarter, and LOAD_MAX, that
-   ends it after a twentieth more keys; until then the blocks to come get no fuller than 86 %. */
-#define MOVE_PACE 25u
+/* Slots moved for each hash that is added while a table is being moved. From LOAD_MAX on that ends it after 4 % more
+   keys; until then the blocks to come get no fuller than 90 % on average, and full at more than 6 standard deviations.
+ */
+#define MOVE_PACE 32u
 
 /* No block is fuller than that but by bad luck or ill will: a table of its own secret has none. Percent. */
 #define LOAD_CROWDED 97u
@@ -122,12 +123,18 @@ static void table_destroy(struct table *table)
 /* Put a hash that isn't there into a table that nobody else writes to. Returns: false where its block is full. */
 static bool table_put(struct table *table, uint64_t mixed, uint64_t hash, uint64_t word)
 {
-    struct slot *slot = table_find(table, mixed, hash);
-    if (slot == NULL)
-        return false;
-    atomic_store_explicit(&slot->hash, hash, memory_order_relaxed);
-    atomic_store_explicit(&slot->word, word, memory_order_release);
-    return true;
+    struct slot *block = &table->slots[table_block(table, mixed) * table->block_slots];
+    struct slot *end = block + table->block_slots;
+    struct slot *slot = block + table_place(table, mixed);
+    for (uint32_t looked = 0; looked < table->block_slots; looked++) {
+        if (atomic_load_explicit(&slot->word, memory_order_relaxed) == WORD_NONE) {
+            atomic_store_explicit(&slot->hash, hash, memory_order_relaxed);
+            atomic_store_explicit(&slot->word, word, memory_order_release);
+            return true;
+        }
+        slot = slot + 1 == end ? block : slot + 1;
+    }
+    return false;
 }
 
 /* ---- the index -------------------------------------------------------------------------------------------------- */
@@ -397,7 +404,7 @@ static size_t grown_slots(const struct index *index, const struct table *table, 
     size_t need = index->used + more;
     size_t kept = need - (index->settled_off > 0 ? index->tombstones : 0);
     size_t slots = table_slots(table);
-    size_t grown = slots < SLOTS_SMALL ? 2 * slots : slots + slots / 4;
+    size_t grown = slots < SLOTS_SMALL ? 2 * slots : slots + slots / 10 * 3;
     size_t least = slots_for(need, LOAD_HELD);
     size_t wanted = slots_for(kept, LOAD_MADE);
     if (kept > percent(slots, LOAD_LOW) && wanted < grown)
