@@ -59,6 +59,8 @@ static bool fill_window(rd_store *store, rd_op *op, bool patient)
     while (local->next_key < op->key_count && op->value_count < op->value_max &&
            (op->value_count == 0 || bytes < op->window_bytes_max)) {
         const rd_key *key = &op->keys[local->next_key];
+        if (op->key_count - local->next_key > PREFETCH_AHEAD)
+            snapshot_prefetch(&local->snapshot, key[PREFETCH_AHEAD].cookie);
         local->inline_work += INLINE_KEY_WORK;
         if (!op->no_payload)
             local->inline_work += store_check_len(store, &local->snapshot, key->cookie);

@@ -364,8 +364,12 @@ static void batch_read(rd_store *store, rd_key *keys, size_t count, rd_batch_ite
     struct snapshot snapshot;
     store_resolve(store, keys, count, &snapshot);
     size_t live = 0;
+    for (size_t i = 0; i < count && i < PREFETCH_AHEAD; i++)
+        snapshot_prefetch(&snapshot, keys[i].cookie);
     for (size_t i = 0; i < count; i++) {
         rd_batch_item item = {0};
+        if (count - i > PREFETCH_AHEAD)
+            snapshot_prefetch(&snapshot, keys[i + PREFETCH_AHEAD].cookie);
         item.err = store_load(store, &snapshot, keys[i].hash, keys[i].cookie, false, NULL, &item.entry.payload,
                               &item.entry.meta);
         if (item.err == RD_OK) {
