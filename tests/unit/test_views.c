@@ -1,0 +1,292 @@
+/*
+ * F-13 under load: a writer gives all keys of a group the same generation, or deletes them all, batch by batch; whoever
+ * reads a group meets one generation, whatever else goes on: the index grows through many tables, compactions and late
+ * recoveries put other views in place.
+ */
+#include "store_internal.h"
+
+#include "asyncop.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+enum { GROUPS_MAX = 4, READS_MIN = 20, FRESH_BATCH = 500, WINDOW = 3000 };
+
+struct group {
+    size_t key_count;
+    uint64_t deleted_each; /* generations that this divides are deletions, as is 0, in which nothing was written */
+    _Atomic uint64_t begun, done; /* generations */
+};
+
+struct scene {
+    rd_store *store;
+    rd_engine *engine; /* the same store */
+    struct group groups[GROUPS_MAX];
+    size_t group_count;
+    uint64_t rounds; /* of the group writer */
+    uint64_t fresh;  /* keys that the other writes */
+    atomic_int writing;
+    unsigned compactions, recoveries;
+};
+
+static uint64_t key_of(size_t group, uint64_t key)
+{
+    const uint64_t words[2] = {group, key};
+    return rd_hash((rd_span){words, sizeof words});
+}
+
+/* ---- Writers ---------------------------------------------------------------------------------------------------- */
+
+static rd_err write_generation(rd_store *store, size_t number, const struct group *group, uint64_t generation)
+{
+    rd_write_item *items = calloc(group->key_count, sizeof *items);
+    uint64_t *hashes = calloc(group->key_count, sizeof *hashes);
+    rd_written done;
+    rd_err err = items == NULL || hashes == NULL ? RD_E_NOMEM : RD_OK;
+    for (size_t i = 0; err == RD_OK && i < group->key_count; i++) {
+        hashes[i] = key_of(number, i);
+        items[i] = (rd_write_item){hashes[i], {&generation, sizeof generation}};
+    }
+    if (err == RD_OK && generation % group->deleted_each == 0)
+        err = rd_store_batch_delete(store, hashes, group->key_count, &done);
+    else if (err == RD_OK)
+        err = rd_store_batch_write(store, items, group->key_count, &done);
+    free(items);
+    free(hashes);
+    return err;
+}
+
+/* The first group at each round, the next at each fourth of these, and so on: they get larger. */
+static void *write_groups(void *argument)
+{
+    struct scene *scene = argument;
+    const char *wrong = NULL;
+    for (uint64_t round = 1; round <= scene->rounds && wrong == NULL; round++) {
+        size_t number = 0;
+        while (number + 1 < scene->group_count && (round >> 2 * (number + 1)) << 2 * (number + 1) == round)
+            number++;
+        struct group *group = &scene->groups[number];
+        uint64_t generation = atomic_load(&group->done) + 1;
+        atomic_store(&group->begun, generation);
+        if (write_generation(scene->store, number, group, generation) != RD_OK)
+            wrong = "a batch can't be written";
+        atomic_store(&group->done, generation);
+    }
+    atomic_fetch_sub(&scene->writing, 1);
+    return (void *)(uintptr_t)wrong;
+}
+
+/* Keys that were never there, and one in ten of them deleted again. */
+static void *write_fresh(void *argument)
+{
+    struct scene *scene = argument;
+    const char *wrong = NULL;
+    for (uint64_t from = 0, count; from < scene->fresh && wrong == NULL; from += count) {
+        rd_write_item items[FRESH_BATCH];
+        uint64_t hashes[FRESH_BATCH];
+        rd_written done;
+        count = 1 + from * 7 % FRESH_BATCH;
+        for (uint64_t i = 0; i < count; i++) {
+            hashes[i] = key_of(GROUPS_MAX, from + i);
+            items[i] = (rd_write_item){hashes[i], {&hashes[i], sizeof *hashes}};
+        }
+        if (rd_store_batch_write(scene->store, items, count, &done) != RD_OK ||
+            rd_store_batch_delete(scene->store, hashes, count / 10, &done) != RD_OK)
+            wrong = "a fresh key can't be written or deleted";
+    }
+    atomic_fetch_sub(&scene->writing, 1);
+    return (void *)(uintptr_t)wrong;
+}
+
+static void *keep_up(void *argument)
+{
+    struct scene *scene = argument;
+    while (atomic_load(&scene->writing) > 0) {
+        rd_compacted compacted;
+        rd_fault fault;
+        rd_err err = rd_store_compact(scene->store, NULL, &fault, &compacted);
+        if (err != RD_OK)
+            return "a compaction fails";
+        scene->compactions++;
+        if (store_recover_again(scene->store, NULL) != RD_OK)
+            return "a recovery fails";
+        scene->recoveries++;
+    }
+    return NULL;
+}
+
+/* ---- Readers ---------------------------------------------------------------------------------------------------- */
+
+/* What one read of a group has met so far. */
+struct met {
+    const char *wrong;
+    size_t present, absent;
+    uint64_t generation;
+};
+
+static void meet(struct met *met, rd_err err, rd_span payload)
+{
+    met->present += err == RD_OK;
+    met->absent += err == RD_ABSENT;
+    if (err != RD_OK && err != RD_ABSENT)
+        met->wrong = "a key can't be read";
+    if (err != RD_OK)
+        return;
+    uint64_t generation = payload.len == sizeof generation ? *(const uint64_t *)payload.data : 0;
+    if (met->present == 1)
+        met->generation = generation;
+    if (generation != met->generation)
+        met->wrong = "two generations are seen at once";
+}
+
+/* One generation from `*least` up to `most`, or a deletion among them; `*least` becomes it: it never goes back. */
+static const char *judge(const struct group *group, const struct met *met, uint64_t *least, uint64_t most)
+{
+    if (met->wrong != NULL)
+        return met->wrong;
+    if (met->present + met->absent != group->key_count || (met->present > 0 && met->absent > 0))
+        return "half a batch is seen";
+    uint64_t generation = met->generation;
+    if (met->absent > 0) /* the earliest deletion that it can be */
+        generation = (*least + group->deleted_each - 1) / group->deleted_each * group->deleted_each;
+    if (generation < *least)
+        return "an older generation is back";
+    if (generation > most || (met->present > 0 && generation % group->deleted_each == 0))
+        return "a generation is seen that isn't there";
+    *least = generation;
+    return NULL;
+}
+
+static void read_by_call(struct scene *scene, size_t number, struct met *met)
+{
+    size_t count = scene->groups[number].key_count;
+    uint64_t *hashes = calloc(count, sizeof *hashes);
+    rd_batch_item *items = calloc(count, sizeof *items);
+    met->wrong = hashes == NULL || items == NULL ? "no memory" : NULL;
+    for (size_t i = 0; met->wrong == NULL && i < count; i++)
+        hashes[i] = key_of(number, i);
+    if (met->wrong == NULL && rd_store_batch_read_hashed(scene->store, hashes, NULL, count, items) != RD_OK)
+        met->wrong = "a batch can't be read";
+    for (size_t i = 0; met->wrong == NULL && i < count; i++) {
+        meet(met, items[i].err, items[i].entry.payload);
+        rd_entry_release(&items[i].entry);
+    }
+    free(hashes);
+    free(items);
+}
+
+/* In windows, between which anything may happen. */
+static void read_by_engine(struct scene *scene, size_t number, struct met *met)
+{
+    size_t count = scene->groups[number].key_count;
+    rd_key *keys = calloc(count, sizeof *keys);
+    rd_value *values = calloc(WINDOW, sizeof *values);
+    struct asyncop a;
+    asyncop_init(&a, RD_OP_READ);
+    for (size_t i = 0; keys != NULL && i < count; i++)
+        keys[i].hash = key_of(number, i);
+    a.op.keys = keys;
+    a.op.key_count = count;
+    a.op.values = values;
+    a.op.value_max = WINDOW;
+    a.op.window_bytes_max = SIZE_MAX;
+    met->wrong = keys == NULL || values == NULL ? "no memory" : NULL;
+    if (met->wrong == NULL) {
+        asyncop_submit(scene->engine, &a);
+        for (asyncop_wait(&a); a.op.err == RD_OK; asyncop_next(scene->engine, &a), asyncop_wait(&a)) {
+            for (size_t i = 0; i < a.op.value_count; i++)
+                meet(met, values[i].err, values[i].payload);
+            if (!a.op.more)
+                break;
+        }
+        if (a.op.err != RD_OK)
+            met->wrong = "an operation fails";
+        rd_engine_finish(scene->engine, &a.op);
+    }
+    asyncop_fini(&a);
+    free(keys);
+    free(values);
+}
+
+static const char *read_groups(struct scene *scene, void (*read)(struct scene *, size_t, struct met *))
+{
+    uint64_t least[GROUPS_MAX] = {0};
+    for (size_t reads = 0; reads < READS_MIN || atomic_load(&scene->writing) > 0; reads++) {
+        size_t number = reads % 16 < 2 ? scene->group_count - 1 : reads % scene->group_count;
+        struct group *group = &scene->groups[number];
+        struct met met = {0};
+        uint64_t done = atomic_load(&group->done);
+        least[number] = done > least[number] ? done : least[number];
+        read(scene, number, &met);
+        const char *wrong = judge(group, &met, &least[number], atomic_load(&group->begun));
+        if (wrong != NULL)
+            return wrong;
+    }
+    return NULL;
+}
+
+static void *read_calls(void *scene)
+{
+    return (void *)(uintptr_t)read_groups(scene, read_by_call);
+}
+
+static void *read_operations(void *scene)
+{
+    return (void *)(uintptr_t)read_groups(scene, read_by_engine);
+}
+
+/* ---- One run ---------------------------------------------------------------------------------------------------- */
+
+static void run(void **state, struct scene *scene)
+{
+    void *(*const parts[])(void *) = {write_groups, write_fresh, keep_up, read_calls, read_calls, read_operations};
+    enum { PARTS = sizeof parts / sizeof *parts };
+    pthread_t threads[PARTS];
+    uint64_t live = scene->fresh / 2;
+    scene->store = store_make(state, "s");
+    assert_int_equal(rd_engine_create_local(scene->store, 2, &scene->engine), RD_OK);
+    scene->writing = 2;
+    for (size_t i = 0; i < PARTS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, parts[i], scene), 0);
+    for (size_t i = 0; i < PARTS; i++) {
+        void *wrong = NULL;
+        pthread_join(threads[i], &wrong);
+        EXPECT(wrong == NULL, "thread %zu: %s", i, (const char *)wrong);
+    }
+    rd_store_info info = store_info(scene->store);
+    assert_true(info.live_keys > live && scene->compactions > 0 && scene->recoveries > 0);
+    assert_int_equal(info.damaged_ranges + info.damaged_entries, 0);
+    rd_engine_destroy(scene->engine);
+    rd_store *store = store_open_ok(temp_path(state, "s"), &open_reading);
+    assert_int_equal(store_info(store).live_keys, info.live_keys);
+    assert_int_equal(store_info(store).live_bytes, info.live_bytes);
+    rd_store_close(store);
+}
+
+static void a_batch_is_seen_whole_or_not_at_all_whatever_goes_on(void **state)
+{
+    static struct scene scene = {.group_count = 4,
+                                 .groups = {{.key_count = 1, .deleted_each = 7},
+                                            {.key_count = 40, .deleted_each = 5},
+                                            {.key_count = 700, .deleted_each = 3},
+                                            {.key_count = 5000, .deleted_each = 4}},
+                                 .rounds = 1000,
+                                 .fresh = 60000};
+    run(state, &scene);
+}
+
+static void so_is_one_of_a_hundred_thousand_keys(void **state)
+{
+    static struct scene scene = {
+        .group_count = 1, .groups = {{.key_count = 100000, .deleted_each = 3}}, .rounds = 4, .fresh = 3000};
+    run(state, &scene);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEMP_TEST(a_batch_is_seen_whole_or_not_at_all_whatever_goes_on),
+        TEMP_TEST(so_is_one_of_a_hundred_thousand_keys),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
