@@ -187,22 +187,41 @@ static inline struct slot *table_find(const struct table *table, uint64_t mixed,
     return NULL;
 }
 
-/* The word of `hash`, or WORD_NONE. */
-static inline uint64_t index_find(const struct index *index, uint64_t hash)
-{
+/* Where a hash is to be looked for: good for as long as the reading that found it. */
+struct index_place {
+    const struct table *table;
     uint64_t mixed;
-    const struct table *table = table_of(index, hash, &mixed);
-    const struct slot *slot = table_find(table, mixed, hash);
+};
+
+/* Find the place, and fetch the line that index_find_at will look at first. */
+static inline struct index_place index_locate(const struct index *index, uint64_t hash)
+{
+    struct index_place place;
+    place.table = table_of(index, hash, &place.mixed);
+    __builtin_prefetch(&place.table->slots[table_block(place.table, place.mixed) * place.table->block_slots +
+                                           table_place(place.table, place.mixed)]);
+    return place;
+}
+
+/* The word of `hash`, or WORD_NONE. */
+static inline uint64_t index_find_at(struct index_place place, uint64_t hash)
+{
+    const struct slot *slot = table_find(place.table, place.mixed, hash);
     /* an empty slot's word is WORD_NONE, whatever its hash field says */
     return slot == NULL ? WORD_NONE : atomic_load_explicit(&slot->word, memory_order_acquire) & ~WORD_MOVED;
+}
+
+static inline uint64_t index_find(const struct index *index, uint64_t hash)
+{
+    struct index_place place;
+    place.table = table_of(index, hash, &place.mixed);
+    return index_find_at(place, hash);
 }
 
 /* Fetch the line that index_find will look at first. */
 static inline void index_prefetch(const struct index *index, uint64_t hash)
 {
-    uint64_t mixed;
-    const struct table *table = table_of(index, hash, &mixed);
-    __builtin_prefetch(&table->slots[table_block(table, mixed) * table->block_slots + table_place(table, mixed)]);
+    (void)index_locate(index, hash);
 }
 
 /* Add `flag` to the very word that was looked at; any other is left alone. Returns: whether it was added. */

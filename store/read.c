@@ -21,12 +21,14 @@ void store_resolve(rd_store *store, rd_key *keys, size_t count, struct snapshot 
     struct reading reading = reading_begin(store);
     const struct view *view = reading.view;
     uint64_t tail_off = atomic_load(&view->tail_off);
+    struct index_place places[PREFETCH_AHEAD]; /* a ring */
     for (size_t i = 0; i < count && i < PREFETCH_AHEAD; i++)
-        index_prefetch(&view->index, keys[i].hash);
+        places[i] = index_locate(&view->index, keys[i].hash);
     for (size_t i = 0; i < count; i++) {
+        struct index_place place = places[i % PREFETCH_AHEAD];
         if (count - i > PREFETCH_AHEAD)
-            index_prefetch(&view->index, keys[i + PREFETCH_AHEAD].hash);
-        keys[i].cookie = keys[i].cookie == RD_KEY_SKIP ? WORD_NONE : view_find(view, keys[i].hash, tail_off);
+            places[i % PREFETCH_AHEAD] = index_locate(&view->index, keys[i + PREFETCH_AHEAD].hash);
+        keys[i].cookie = keys[i].cookie == RD_KEY_SKIP ? WORD_NONE : view_find(view, place, keys[i].hash, tail_off);
     }
     reading_pin(&reading, tail_off, out_snapshot);
     reading_end(&reading);

@@ -50,10 +50,11 @@ void view_figures(struct view *view, struct figures *out_figures, uint64_t *out_
  */
 void view_count(struct view *view, const struct figures *more, uint64_t tail_off);
 
-/* The word of `hash` as it was when the tail was `tail_off`, which the caller found after it entered its epoch. */
-static inline uint64_t view_find(const struct view *view, uint64_t hash, uint64_t tail_off)
+/* The word of `hash`, whose place was found since, as it was when the tail was `tail_off`, which the caller found after
+ * it entered its epoch. */
+static inline uint64_t view_find(const struct view *view, struct index_place place, uint64_t hash, uint64_t tail_off)
 {
-    uint64_t word = index_find(&view->index, hash);
+    uint64_t word = index_find_at(place, hash);
     while (__builtin_expect(word != WORD_NONE && word_off(word) >= tail_off, 0))
         word = undo_before(&view->undo, word_off(word));
     return word;
