@@ -182,7 +182,7 @@ rd_err index_init(struct index *index)
     struct table *table = table_create(shape_of(0, 0), secret);
     if (table == NULL)
         return RD_E_NOMEM;
-    *index = (struct index){0};
+    *index = (struct index){.used = 0};
     atomic_store_explicit(&index->table, table, memory_order_release);
     count_bytes(index);
     return RD_OK;
@@ -199,7 +199,7 @@ void index_fini(struct index *index)
         index->retired = retired->retired;
         table_destroy(retired);
     }
-    *index = (struct index){0};
+    *index = (struct index){.used = 0};
 }
 
 size_t index_used(const struct index *index)

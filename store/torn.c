@@ -205,7 +205,7 @@ rd_err torn_save_and_cut(rd_store *store, rd_fault *fault)
 static rd_err outdated_keys(const rd_store *store, rd_key *keys, size_t *out_count)
 {
     const struct layout *layout = store->view->mapping->layout;
-    struct index seen = {0};
+    struct index seen = {.used = 0};
     size_t count = 0;
     RD_TRY(index_init(&seen));
     rd_err err = index_reserve(&seen, (size_t)layout->counts[DAMAGE_TORN]);

@@ -9,7 +9,7 @@ rd_err view_create(struct mapping *mapping, struct index *index, const struct fi
         return RD_E_NOMEM;
     pthread_mutex_init(&view->counting, NULL);
     view->index = *index;
-    *index = (struct index){0};
+    *index = (struct index){.used = 0};
     view->index.last_flags = verify == RD_VERIFY_ALWAYS ? 0 : WORD_VERIFIED; /* what is checked is not checked again */
     atomic_init(&view->mapping, mapping);
     atomic_init(&view->tail_off, tail_off);
