@@ -53,19 +53,6 @@ static struct fields read_fields(const struct recovery *recovery, uint64_t end_o
                            .crc = load_le32(raw->crc32)};
 }
 
-/**
- * R-03: whether an entry may end at `end_off`. Most offsets are told apart by the link alone; a link whose top bytes
- * are zero stands in twenty equal bytes only if they are all zero.
- */
-static inline bool is_candidate(const struct recovery *recovery, uint64_t end_off)
-{
-    const struct raw_trailer *raw = (const struct raw_trailer *)(recovery->base + end_off - RD_TRAILER_SIZE);
-    uint64_t link = load_le64(raw->prev_tail);
-    if (link >> 48 != 0 || link >= end_off - RD_TRAILER_SIZE)
-        return false;
-    return link != 0 || load_le64(raw->key_hash) != 0 || load_le32(raw->crc32) != 0;
-}
-
 /* E-13: whether the entry that ends here is one of an older layout. */
 static bool is_old_alignment(const struct recovery *recovery, uint64_t end_off)
 {

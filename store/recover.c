@@ -1,5 +1,6 @@
 /* The walk from the end of a file to its start, and the index that comes of it. RECOVERY.md explains both. */
 #include "base.h"
+#include "crew.h"
 #include "guard.h"
 #include "recover_internal.h"
 
@@ -26,9 +27,8 @@ rd_err recovery_need_prefixes(struct recovery *recovery)
 static rd_err index_entry(struct recovered *found, const struct entry *entry, bool verified)
 {
     RD_TRY(index_reserve(&found->index, 1));
-    uint64_t word = entry->trailer_off | (entry->tombstone ? WORD_TOMBSTONE : 0) | (verified ? WORD_VERIFIED : 0);
     found->entries++;
-    if (!index_set_if_new(&found->index, entry->key_hash, word) || entry->tombstone)
+    if (!index_set_if_new(&found->index, entry->key_hash, entry_word(entry, verified)) || entry->tombstone)
         return RD_OK;
     found->live_keys++;
     found->live_bytes += entry_payload_len(entry);
@@ -66,14 +66,6 @@ rd_err recovery_note(struct recovery *recovery, const struct damage *damage)
 {
     RD_TRY(layout_add(recovery->found.layout, damage));
     return index_damage(&recovery->found, damage);
-}
-
-/* Whether what lies between an entry's link and its payload is what a writer puts there. */
-static bool pad_is_zero(const struct recovery *recovery, const struct entry *entry)
-{
-    static const uint8_t zeros[RD_ALIGNMENT];
-    uint64_t pad = entry->start_off - entry->prev_off;
-    return memcmp(recovery->base + entry->prev_off, zeros, (size_t)pad) == 0;
 }
 
 /**
@@ -120,12 +112,14 @@ static bool is_remembered(const struct torn_ranges *torn, uint64_t begin_off, ui
     return false;
 }
 
-/* Whether to give up above a floor: only entries in order, and behind them a torn tail, need nothing of what lies below
-   to be judged. */
-static bool needs_all(const struct recovery *recovery, const struct entry *entry, bool padded)
+bool recovery_may_trust(const struct recovery *recovery, const struct entry *entry)
 {
-    uint64_t floor_off = recovery->options->floor_off;
-    return floor_off > 0 && (entry->prev_off < floor_off || !padded);
+    uint64_t synced_off = recovery->options->synced_off;
+    bool doubtful = (synced_off != SYNCED_UNKNOWN && entry_end(entry) > synced_off) ||
+                    is_remembered(&recovery->options->torn, entry->prev_off, entry_end(entry));
+    return entry_payload_len(entry) > RECOVER_CHECK_MAX && !doubtful && recovery->proven &&
+           !recovery->options->check_all && recovery->prefixes.at == NULL &&
+           link_is_plausible(recovery, entry->prev_off);
 }
 
 /**
@@ -145,12 +139,7 @@ static rd_err take_next(struct recovery *recovery, bool *out_held)
         return RD_E_UNAVAILABLE;
     if (!padded)
         RD_TRY(recovery_need_prefixes(recovery));
-    uint64_t synced_off = recovery->options->synced_off;
-    bool doubtful = (synced_off != SYNCED_UNKNOWN && entry_end(&entry) > synced_off) ||
-                    is_remembered(&recovery->options->torn, entry.prev_off, entry_end(&entry));
-    bool check = entry_payload_len(&entry) <= RECOVER_CHECK_MAX || doubtful || !recovery->proven ||
-                 recovery->options->check_all || recovery->prefixes.at != NULL ||
-                 !link_is_plausible(recovery, entry.prev_off);
+    bool check = !recovery_may_trust(recovery, &entry);
     if (check)
         RD_TRY(check_payload(recovery, &entry, out_held));
     if (check && !*out_held)
@@ -170,8 +159,10 @@ static rd_err index_again(struct recovery *recovery)
     const struct layout *layout = found->layout;
     size_t next_damage = 0;
     size_t next_provisional = 0;
+    size_t keys = index_used(&found->index);
     index_fini(&found->index);
     RD_TRY(index_init(&found->index));
+    RD_TRY(index_reserve(&found->index, keys));
     found->entries = found->live_keys = found->live_bytes = found->live_stored = found->damaged_keys = 0;
     for (uint64_t end_off = found->tail_off; end_off > 0;) {
         while (next_damage < layout->damage_count && layout->damage[next_damage].end_off > end_off)
@@ -255,6 +246,19 @@ static void forgive_remembered(struct recovery *recovery)
     }
 }
 
+rd_err recovery_walk(struct recovery *recovery, uint64_t until_off, uint64_t meet_off, uint64_t entries_max)
+{
+    uint64_t entries_end = recovery->found.entries + entries_max;
+    while (recovery->end_off > until_off && recovery->end_off != meet_off && recovery->found.entries < entries_end) {
+        bool held;
+        RD_TRY(recovery_step(recovery));
+        RD_TRY(take_next(recovery, &held));
+        if (!held)
+            RD_TRY(judge(recovery));
+    }
+    return RD_OK;
+}
+
 static rd_err recover_all(struct recovery *recovery)
 {
     struct recovered *found = &recovery->found;
@@ -262,14 +266,9 @@ static rd_err recover_all(struct recovery *recovery)
     if (recovery->len < floor_off)
         return RD_E_UNAVAILABLE;
     found->tail_off = recovery->len;
-    while (recovery->end_off > floor_off) {
-        bool held;
-        RD_TRY(recovery_step(recovery));
-        RD_TRY(take_next(recovery, &held));
-        if (held)
-            continue;
-        RD_TRY(judge(recovery));
-    }
+    RD_TRY(crew_walk(recovery));
+    RD_TRY(recovery_walk(recovery, floor_off, floor_off, ALL_ENTRIES));
+    RD_TRY(index_fit(&found->index));
     if (floor_off > 0)
         return found->layout->damage_count == 0 ? RD_OK : RD_E_UNAVAILABLE;
     if (recovery->options->synced_off == 0)
@@ -308,6 +307,7 @@ rd_err recover(const uint8_t *base, uint64_t len, const struct recover_options *
     /* everything the leaf allocates is in `recovery`, so a fault in it leaks nothing */
     if (call.err == RD_OK && !guard_run(base, (size_t)len, recover_leaf, &call))
         call.err = RD_E_TRUNCATED;
+    crew_destroy(recovery.crew);
     crc_prefixes_fini(&recovery.prefixes);
     if (call.err != RD_OK) {
         *out_fault_off = recovery.end_off;

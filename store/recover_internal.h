@@ -5,6 +5,8 @@
 #include "format.h"
 #include "recover.h"
 
+struct crew;
+
 struct recovery {
     const uint8_t *base;
     uint64_t len;
@@ -18,6 +20,7 @@ struct recovery {
     bool has_above;
     struct entry above;  /* that entry */
     bool synced_matches; /* an accepted entry begins or ends at options->synced_off, or that is 0 */
+    struct crew *crew;   /* NULL until it is needed */
 };
 
 /* What the trailer of an entry says and where it must lie, before any CRC. That alone proves nothing (E-02). */
@@ -43,8 +46,57 @@ static inline bool entry_holds(const struct recovery *recovery, uint64_t end_off
            range_crc(recovery, out_entry->start_off, out_entry->trailer_off) == out_entry->crc;
 }
 
+/**
+ * R-03: whether an entry may end at `end_off`. Most offsets are told apart by the link alone; a link whose top bytes
+ * are zero stands in twenty equal bytes only if they are all zero.
+ */
+static inline bool is_candidate(const struct recovery *recovery, uint64_t end_off)
+{
+    const struct raw_trailer *raw = (const struct raw_trailer *)(recovery->base + end_off - RD_TRAILER_SIZE);
+    uint64_t link = load_le64(raw->prev_tail);
+    if (link >> 48 != 0 || link >= end_off - RD_TRAILER_SIZE)
+        return false;
+    return link != 0 || load_le64(raw->key_hash) != 0 || load_le32(raw->crc32) != 0;
+}
+
+/* Whether what lies between an entry's link and its payload is what a writer puts there. */
+static inline bool pad_is_zero(const struct recovery *recovery, const struct entry *entry)
+{
+    uint64_t pad = entry->start_off - entry->prev_off; /* less than RD_ALIGNMENT, and up to a multiple of it */
+    const uint8_t *end = recovery->base + entry->start_off;
+    uint64_t any = 0;
+    for (; pad >= sizeof(any); pad -= sizeof(any), end -= sizeof(any))
+        any |= load_le64(end - sizeof(any));
+    if (pad > 0)
+        any |= load_le64(end - sizeof(any)) >> 8 * (sizeof(any) - pad);
+    return any == 0;
+}
+
+/* What the index says of an accepted entry. */
+static inline uint64_t entry_word(const struct entry *entry, bool verified)
+{
+    return entry->trailer_off | (entry->tombstone ? WORD_TOMBSTONE : 0) | (verified ? WORD_VERIFIED : 0);
+}
+
 /* Returns: RD_OK, or RD_E_CANCELLED now and then, when that was asked. */
 RD_MUST_CHECK rd_err recovery_step(struct recovery *recovery);
+
+/* Whether to give up above a floor: only entries in order, and behind them a torn tail, need nothing of what lies below
+   to be judged. */
+static inline bool needs_all(const struct recovery *recovery, const struct entry *entry, bool padded)
+{
+    uint64_t floor_off = recovery->options->floor_off;
+    return floor_off > 0 && (entry->prev_off < floor_off || !padded);
+}
+
+/* Whether the entry at `end_off`, whose payload is a large one, may be taken without looking at that. */
+bool recovery_may_trust(const struct recovery *recovery, const struct entry *entry);
+
+/* R-01 to R-04, an entry or damaged range at a time: down to `until_off`, or exactly to `meet_off`, or past
+   `entries_max` entries. */
+#define ALL_ENTRIES (UINT64_MAX / 2)
+RD_MUST_CHECK rd_err recovery_walk(struct recovery *recovery, uint64_t until_off, uint64_t meet_off,
+                                   uint64_t entries_max);
 
 /* Returns: RD_OK, RD_E_NOMEM. */
 RD_MUST_CHECK rd_err recovery_need_prefixes(struct recovery *recovery);
