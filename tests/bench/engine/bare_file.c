@@ -33,13 +33,14 @@ void bare_make(const struct job *job)
     static uint8_t bytes[BATCH * ENTRY_LEN];
     memset(bytes, 1, sizeof bytes);
     int file = create_file(job->path);
-    uint64_t began = now_ns(), offset = 0;
+    uint64_t began = now_ns(), busy = process_busy_ns(), offset = 0;
     for (uint64_t left = job->keys; left != 0;) {
         uint64_t here = left < BATCH ? left : BATCH;
         offset = append(file, offset, bytes, here * ENTRY_LEN);
         left -= here;
     }
     print_figure("write_ns", (double)(now_ns() - began) / (double)job->keys);
+    print_figure("write_busy_ns", (double)(process_busy_ns() - busy) / (double)job->keys);
     close(file);
 }
 
@@ -73,7 +74,7 @@ static void time_reading(const char *path)
     uint8_t *bytes = malloc(READ_LEN);
     CHECK(bytes != NULL);
     memset(bytes, 1, READ_LEN);
-    uint64_t began = now_ns();
+    uint64_t began = now_ns(), busy = process_busy_ns();
     int file = open(path, O_RDONLY | O_CLOEXEC);
     CHECK(file >= 0);
     ssize_t got;
@@ -82,6 +83,7 @@ static void time_reading(const char *path)
     while (got > 0);
     CHECK(got == 0);
     print_figure("open_ns", (double)(now_ns() - began));
+    print_figure("open_busy_ns", (double)(process_busy_ns() - busy));
     close(file);
     free(bytes);
 }

@@ -37,6 +37,11 @@ uint64_t busy_ns(void)
     return clock_ns(CLOCK_THREAD_CPUTIME_ID);
 }
 
+uint64_t process_busy_ns(void)
+{
+    return clock_ns(CLOCK_PROCESS_CPUTIME_ID);
+}
+
 void print_figure(const char *name, double number)
 {
     printf("%s %.17g\n", name, number);

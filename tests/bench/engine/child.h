@@ -17,7 +17,7 @@ typedef void job_run(const struct job *job);
 
 /* Ours */
 job_run ours_reads, ours_threads, ours_open, ours_make, ours_singles, ours_durable, ours_grow, ours_compact,
-    ours_snapshot, ours_save_index;
+    ours_compact_written, ours_snapshot, ours_save_index;
 /* The limit of this machine */
 job_run bare_reads, bare_threads, bare_open, bare_make, bare_singles, bare_durable, bare_grow, bare_snapshot;
 
@@ -34,6 +34,8 @@ uint64_t now_ns(void);
 /* Of the calling thread's time on a processor: for loops of one thread that never wait. On a quiet machine the two are
  * the same; on a busy one this leaves out the time others took. */
 uint64_t busy_ns(void);
+/* The same of all threads of the process. */
+uint64_t process_busy_ns(void);
 void print_figure(const char *name, double number);
 /* Memory of this process that no file backs, in bytes. */
 double memory_anonymous(void);

@@ -36,6 +36,7 @@ static const struct verb {
     {"grow", ours_grow, bare_grow},
     {"durable", ours_durable, bare_durable},
     {"compact", ours_compact, NULL},
+    {"compact-written", ours_compact_written, NULL},
     {"snapshot", ours_snapshot, bare_snapshot},
     {"save-index", ours_save_index, NULL},
 };

@@ -120,9 +120,10 @@ void ours_threads(const struct job *job)
 static void time_open(const struct job *job, const char *index, rd_index_source source)
 {
     double before = memory_anonymous();
-    uint64_t began = now_ns();
+    uint64_t began = now_ns(), busy = process_busy_ns();
     rd_store *store = open_reading(job, index);
     print_figure("open_ns", (double)(now_ns() - began));
+    print_figure("open_busy_ns", (double)(process_busy_ns() - busy));
     rd_store_info info;
     CHECK(rd_store_info_get(store, &info) == RD_OK);
     if (info.index_source != source)

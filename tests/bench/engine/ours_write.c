@@ -39,9 +39,10 @@ void ours_make_store(const char *path, uint64_t keys)
 void ours_make(const struct job *job)
 {
     rd_store *store = ours_create(job->path, RD_SYNC_NONE);
-    uint64_t began = now_ns();
+    uint64_t began = now_ns(), busy = process_busy_ns();
     ours_write_batches(store, 0, job->keys, 0, NULL, NULL);
     print_figure("write_ns", (double)(now_ns() - began) / (double)job->keys);
+    print_figure("write_busy_ns", (double)(process_busy_ns() - busy) / (double)job->keys);
     CHECK(rd_store_len(store) == job->keys);
     ours_read_one(store, job->keys - 1);
     rd_store_close(store);

@@ -28,6 +28,7 @@ const struct task tasks[] = {
     {"grow", "grow", THREE, SOURCE_NEW, MILLION, 8 * MILLION, false, false},
     /* `count` reads while idle */
     {"compact", "compact", BIT(SIDE_FIRST), SOURCE_NEW, MILLION, MILLION / 2, false, false},
+    {"compact written", "compact-written", BIT(SIDE_FIRST), SOURCE_NEW, MILLION, MILLION / 2, false, false},
     {"memory 1k", "open", BOTH, SOURCE_STORE, THOUSAND, 0, true, false},
     {"memory 10k", "open", BOTH, SOURCE_STORE, 10 * THOUSAND, 0, true, false},
     {"memory 100k", "open", BOTH, SOURCE_STORE, 100 * THOUSAND, 0, true, false},
@@ -57,6 +58,7 @@ const struct row rows[] = {
     {"reads", "  by time on a processor", "threads 1M", "scaling_busy", NULL, UNIT_GAIN, 0, 0, 1.8},
 
     {"writes", "batch writes of 1024", "batches", "write_ns", NULL, UNIT_RATE, 2, 0, 0},
+    {"writes", "  by time on processors", "batches", "write_busy_ns", NULL, UNIT_RATE, 0, 0, 0},
     {"writes", "  the crate by its own benchmark's loop", "batches", "write_ns", "write_own_ns", UNIT_RATE, 0, 0, 0},
     {"writes", "single writes, 8 threads, 128 bytes", "singles", "write_ns", NULL, UNIT_KRATE, 3, 0, 0},
     {"writes", "durable writes, 1 writer", "durable", "one_ns", NULL, UNIT_KRATE, 0, 0, 0},
@@ -65,6 +67,7 @@ const struct row rows[] = {
 
     {"open", "no snapshot index: 1 M keys, warm", "open 1M", "open_ns", NULL, UNIT_MS, 1.0 / 3, 0, 0},
     {"open", "  5 M, warm", "open 5M", "open_ns", NULL, UNIT_MS, 1.0 / 3, 0, 0},
+    {"open", "    time on processors", "open 5M", "open_busy_ns", NULL, UNIT_MS, 0, 0, 0},
     {"open", "  10 M, warm", "open 10M", "open_ns", NULL, UNIT_MS, 0, 0, 0},
     {"open", "  5 M, cold", "cold 5M", "open_ns", NULL, UNIT_MS, 0, 1.3, 0},
     {"open", "with a snapshot index: 1 M keys", "snapshot 1M", "open_ns", NULL, UNIT_MS, 1.0 / 40, 0, 0},
@@ -85,9 +88,13 @@ const struct row rows[] = {
     {"live", "  of those not interrupted", "compact", "ratio_quiet", NULL, UNIT_RATIO, 0, 0, 2},
     {"live", "idle p99", "compact", "read0_quiet_p99", NULL, UNIT_US, 0, 0, 0},
     {"live", "p99 during a compaction", "compact", "read1_quiet_p99", NULL, UNIT_US, 0, 0, 0},
-    {"live", "longest read around a compaction", "compact", "read_longest", NULL, UNIT_US, 0, 0, 0},
+    {"live", "longest read before, during and after it", "compact", "read_longest", NULL, UNIT_US, 0, 0, 0},
     {"live", "  of those not interrupted", "compact", "read_quiet_longest", NULL, UNIT_US, 0, 0, 0},
     {"live", "compacting 2 M entries to 1 M", "compact", "compact_ns", NULL, UNIT_MS, 0, 0, 0},
+    {"live", "with a writer: p99 by that before", "compact written", "ratio", NULL, UNIT_RATIO, 0, 0, 0},
+    {"live", "  of those not interrupted", "compact written", "ratio_quiet", NULL, UNIT_RATIO, 0, 0, 0},
+    {"live", "  longest read", "compact written", "read_longest", NULL, UNIT_US, 0, 0, 0},
+    {"live", "  of those not interrupted", "compact written", "read_quiet_longest", NULL, UNIT_US, 0, 0, 0},
 
     {"memory", "index, bytes a key, 1,000 keys", "memory 1k", "index_bytes", NULL, UNIT_BYTES, 0, 0, 0},
     {"memory", "  10,000", "memory 10k", "index_bytes", NULL, UNIT_BYTES, 0, 0, 0},

@@ -1,4 +1,6 @@
-use crate::shape::{busy_ns, key, key_lean, threads_run, value, Picks, BATCH, PICK_SEED};
+use crate::shape::{
+    busy_ns, key, key_lean, process_busy_ns, threads_run, value, Picks, BATCH, PICK_SEED,
+};
 use crate::{print_figure, Job};
 use simd_r_drive::traits::DataStoreReader;
 use simd_r_drive::DataStore;
@@ -126,9 +128,10 @@ fn memory_anonymous() -> f64 {
 
 pub fn open(job: &Job) {
     let before = memory_anonymous();
-    let began = Instant::now();
+    let (began, busy) = (Instant::now(), process_busy_ns());
     let store = open_store(job);
     print_figure("open_ns", began.elapsed().as_nanos() as f64);
+    print_figure("open_busy_ns", process_busy_ns() - busy);
     print_figure(
         "memory_bytes",
         (memory_anonymous() - before) / job.keys as f64,

@@ -52,16 +52,25 @@ pub fn value(bytes: &[u8]) -> u64 {
     u64::from_le_bytes(bytes.try_into().expect("a value is 8 bytes"))
 }
 
-/// This thread's time on a processor, in nanoseconds.
-pub fn busy_ns() -> f64 {
+fn clock_ns(clock: libc::clockid_t) -> f64 {
     let mut at = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
     // SAFETY: the kernel fills the struct that it is given.
-    let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut at) };
+    let result = unsafe { libc::clock_gettime(clock, &mut at) };
     assert_eq!(result, 0);
     at.tv_sec as f64 * 1e9 + at.tv_nsec as f64
+}
+
+/// This thread's time on a processor, in nanoseconds.
+pub fn busy_ns() -> f64 {
+    clock_ns(libc::CLOCK_THREAD_CPUTIME_ID)
+}
+
+/// The same of all threads of the process.
+pub fn process_busy_ns() -> f64 {
+    clock_ns(libc::CLOCK_PROCESS_CPUTIME_ID)
 }
 
 /// Let `count` threads run `body`, all beginning together.

@@ -1,5 +1,5 @@
 use crate::reads::read_one;
-use crate::shape::{key, threads_run, BATCH, LARGE_LEN, WRITERS_LARGE};
+use crate::shape::{key, process_busy_ns, threads_run, BATCH, LARGE_LEN, WRITERS_LARGE};
 use crate::{print_figure, Job};
 use simd_r_drive::traits::{DataStoreReader, DataStoreWriter};
 use simd_r_drive::DataStore;
@@ -25,11 +25,15 @@ pub fn write_batches(store: &DataStore, first: u64, last: u64, mut after: impl F
 
 pub fn make(job: &Job) {
     let store = DataStore::open(job.path).expect("open");
-    let began = Instant::now();
+    let (began, busy) = (Instant::now(), process_busy_ns());
     write_batches(&store, 0, job.keys, |_| {});
     print_figure(
         "write_ns",
         began.elapsed().as_nanos() as f64 / job.keys as f64,
+    );
+    print_figure(
+        "write_busy_ns",
+        (process_busy_ns() - busy) / job.keys as f64,
     );
     assert_eq!(store.len().expect("len") as u64, job.keys);
     read_one(&store, job.keys - 1);
