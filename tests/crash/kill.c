@@ -33,6 +33,7 @@ struct round {
     uint64_t number;
     struct rng rng;
     bool compacts_first;
+    uint64_t by_index; /* openings by a snapshot index that was left */
     const char *path;
 };
 
@@ -60,7 +61,8 @@ static void *work_on(void *argument)
 /* Work until killed, or until the oracle is full. */
 static void run_child(const struct round *round, rd_sync sync)
 {
-    const rd_open_options options = {.writable = true, .create = true, .sync = sync, .sync_interval_ms = 2};
+    const rd_open_options options = {
+        .writable = true, .create = true, .sync = sync, .sync_interval_ms = 2, .index_after = 1};
     struct child children[WORKERS];
     pthread_t threads[WORKERS];
     rd_store *store;
@@ -124,18 +126,24 @@ static void kill_at(const struct round *round, pid_t child, uint64_t operations,
 }
 
 /* Open what is left as `writable` says, and check it. Returns: its size. */
-static uint64_t check(const struct round *round, bool writable, const char *what, struct view *out_view)
+static uint64_t check(struct round *round, bool writable, const char *index, const char *what, struct view *out_view)
 {
-    const rd_open_options options = {
-        .writable = writable, .create = !atomic_load(&round->shared->was_made), .sync = RD_SYNC_ALWAYS};
+    const rd_open_options options = {.writable = writable,
+                                     .create = !atomic_load(&round->shared->was_made),
+                                     .sync = RD_SYNC_ALWAYS,
+                                     .index = index,
+                                     .index_after = 1}; /* a snapshot index at each close */
     rd_store *store;
     rd_fault fault;
     uint64_t bytes = 0;
     if (rd_store_open(round->path, &options, &fault, &store) != RD_OK)
         fail("%s: %s", what, fault.text);
     oracle_check(&round->shared->oracle, store, what, out_view);
-    if (rd_store_file_size(store, &bytes) != RD_OK)
-        fail("%s: no size", what);
+    rd_store_info info;
+    if (rd_store_info_get(store, &info) != RD_OK)
+        fail("%s: no info", what);
+    bytes = info.file_size;
+    round->by_index += info.index_source == RD_INDEX_SNAPSHOT;
     rd_store_close(store);
     return bytes;
 }
@@ -169,10 +177,12 @@ static void run_round(struct round *round)
             fail("the store is gone");
         return;
     }
-    check(round, false, "read-only", &first);
-    check(round, true, "for writing", &again);
+    check(round, false, "off", "recovered", &first);
+    check(round, false, NULL, "read-only", &again);
+    oracle_same(&round->shared->oracle, &first, &again, "read-only");
+    check(round, true, NULL, "for writing", &again);
     oracle_same(&round->shared->oracle, &first, &again, "for writing");
-    uint64_t bytes = check(round, false, "read-only again", &again);
+    uint64_t bytes = check(round, false, NULL, "read-only again", &again);
     oracle_same(&round->shared->oracle, &first, &again, "read-only again");
     oracle_settle(&round->shared->oracle, &first);
     round->compacts_first = bytes > FILE_LARGE;
@@ -194,8 +204,11 @@ int main(int argc, char **argv)
         round.rng = rng_of(mix(campaign.seed, round.number));
         run_round(&round);
     }
-    campaign_end(&campaign, "%llu kills, %llu operations", (unsigned long long)campaign.rounds,
-                 (unsigned long long)atomic_load(&shared->operations));
+    if (round.by_index == 0 && campaign.rounds > 10)
+        fail("no opening was by a snapshot index");
+    campaign_end(&campaign, "%llu kills, %llu operations, %llu openings by a snapshot index",
+                 (unsigned long long)campaign.rounds, (unsigned long long)atomic_load(&shared->operations),
+                 (unsigned long long)round.by_index);
     munmap(shared, sizeof(*shared));
     return 0;
 }

@@ -18,6 +18,7 @@ struct round {
     uint64_t number;
     char disk[PATH_LEN]; /* the folder that is the disk */
     bool was_made;       /* creating the store was acknowledged */
+    uint64_t by_index;   /* openings by a snapshot index that was left */
 };
 
 static const rd_sync modes[] = {RD_SYNC_ALWAYS, RD_SYNC_NONE, RD_SYNC_ALWAYS, RD_SYNC_INTERVAL};
@@ -27,7 +28,8 @@ static rd_open_options any_options(struct rng *rng)
     return (rd_open_options){.writable = true,
                              .create = true,
                              .sync = modes[rng_below(rng, sizeof(modes) / sizeof(modes[0]))],
-                             .sync_interval_ms = 1};
+                             .sync_interval_ms = 1,
+                             .index_after = rng_chance(rng, 60) ? 1 : 0}; /* a snapshot index at each close */
 }
 
 static void *work_on(void *argument)
@@ -80,21 +82,23 @@ static bool work_until_off(struct round *round, uint64_t opening)
 }
 
 /* What was left is served as the oracle allows, the same each time it is opened. */
-static void check_image(const struct round *round, const char *folder, struct view *out_view)
+static void check_image(struct round *round, const char *folder, struct view *out_view)
 {
     static const rd_open_options reading = {.writable = false};
-    static const rd_open_options writing = {.writable = true, .sync = RD_SYNC_ALWAYS};
-    static const char *const names[] = {"read-only", "for writing", "read-only again", "for writing again"};
+    static const rd_open_options writing = {.writable = true, .sync = RD_SYNC_ALWAYS, .index_after = 1};
+    static const char *const names[] = {"read-only, recovered", "read-only", "for writing", "read-only again",
+                                        "for writing again"};
     char path[PATH_LEN];
     rd_fault fault;
     path_of(path, "%s/store", folder);
-    for (size_t i = 0; i < 4; i++) {
+    for (size_t i = 0; i < 5; i++) {
         rd_store *store;
         struct view view;
-        rd_open_options options = i % 2 == 0 ? reading : writing;
-        options.create = i % 2 == 1 && !round->was_made;
+        rd_open_options options = i > 0 && i % 2 == 0 ? writing : reading;
+        options.create = options.writable && !round->was_made;
+        options.index = i == 0 ? "off" : NULL; /* by a snapshot index that was left all must be the same */
         rd_err err = rd_store_open(path, &options, &fault, &store);
-        if (i == 0 && err == RD_E_IO && !round->was_made) {
+        if (i < 2 && err == RD_E_IO && !round->was_made) {
             memset(out_view, 0, sizeof(*out_view)); /* not even its name is there */
             continue;
         }
@@ -103,6 +107,7 @@ static void check_image(const struct round *round, const char *folder, struct vi
         rd_store_info info;
         if (rd_store_info_get(store, &info) != RD_OK || info.damaged_ranges > 0)
             fail("%s: what a crash tore is taken for damage", names[i]);
+        round->by_index += info.index_source == RD_INDEX_SNAPSHOT;
         oracle_check(round->oracle, store, names[i], i == 0 ? out_view : &view);
         if (i > 0)
             oracle_same(round->oracle, out_view, &view, names[i]);
@@ -179,8 +184,11 @@ int main(int argc, char **argv)
             start_afresh(&round);
         run_round(&round);
     }
-    campaign_end(&campaign, "%llu power cuts, %llu leftovers opened 4 times each", (unsigned long long)campaign.rounds,
-                 (unsigned long long)campaign.rounds * IMAGES);
+    if (round.by_index == 0 && campaign.rounds > 20)
+        fail("no opening was by a snapshot index");
+    campaign_end(&campaign, "%llu power cuts, %llu leftovers opened 5 times each, %llu times by a snapshot index",
+                 (unsigned long long)campaign.rounds, (unsigned long long)campaign.rounds * IMAGES,
+                 (unsigned long long)round.by_index);
     free(round.oracle);
     return 0;
 }
