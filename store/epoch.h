@@ -18,7 +18,8 @@ struct epoch_reader {
 };
 
 /**
- * Begin to read: what is loaded (acquire) from shared pointers until epoch_leave stays valid up to there. Takes no lock
+ * Begin to read: what is loaded (seq_cst; what hangs from it, acquire) from shared pointers until
+ * epoch_leave stays valid up to there. Takes no lock
  * and writes to no line that another thread writes to. Don't nest it; between the two don't block, and touch no
  * mapping. Never NULL: where memory for a line is refused, threads share one.
  */

@@ -641,6 +641,8 @@ size_t index_check_blocks(const struct index *index, size_t first, size_t count,
 bool index_flag(const struct index *index, uint64_t hash, uint64_t word, uint64_t flag)
 {
     uint64_t mixed;
+    if (word == WORD_NONE || (word & index->last_flags) != 0)
+        return false; /* it may be moved without a seal */
     const struct table *table = table_of(index, hash, &mixed);
     struct slot *slot = table_find(table, mixed, hash);
     uint64_t expected = word;
@@ -676,13 +678,13 @@ static size_t scan_block(const struct table *table, uint64_t *mixed, struct sigh
 rd_err index_scan(const struct index *index, struct index_cursor *cursor, struct sighting *out_sightings,
                   size_t *out_count)
 {
-    const struct table *table = table_now(index);
+    const struct table *table = atomic_load(&index->table); /* as table_of: after what epoch_enter has stored */
     if (cursor->mixed != 0 && cursor->secret != table->secret) {
         *cursor = (struct index_cursor){0};
         return RD_ABSENT;
     }
     cursor->secret = table->secret;
-    while (table_block(table, cursor->mixed) < table_moved(table))
+    while (table_block(table, cursor->mixed) < atomic_load(&table->moved))
         table = table_next(table);
     *out_count = scan_block(table, &cursor->mixed, out_sightings);
     cursor->ended = cursor->mixed == 0;

@@ -224,7 +224,8 @@ static inline void index_prefetch(const struct index *index, uint64_t hash)
     (void)index_locate(index, hash);
 }
 
-/* Add `flag` to the very word that was looked at; any other is left alone. Returns: whether it was added. */
+/* Add `flag` to the very word that was looked at; any other is left alone, as is one that has one of `last_flags`.
+   Returns: whether it was added. Not, too, where the word is on its way into another table right now. */
 bool index_flag(const struct index *index, uint64_t hash, uint64_t word, uint64_t flag);
 
 /* Take `flag` off every slot that is there now. */

@@ -171,16 +171,13 @@ static uint64_t refresh_word(rd_store *store, const struct snapshot *snapshot, u
 static void flag_damaged(rd_store *store, const struct snapshot *snapshot, uint64_t hash, uint64_t word,
                          const struct entry *entry)
 {
+    const struct figures more = {.live_keys = (uint64_t)-1,
+                                 .live_bytes = entry != NULL ? 0 - entry_payload_len(entry) : 0,
+                                 .live_stored = entry != NULL ? 0 - entry_stored_len(entry) : 0,
+                                 .damaged_keys = 1};
     struct reading reading = reading_begin(store);
     bool flagged = reading.view->generation == snapshot->mapping->generation &&
-                   index_flag(&reading.view->index, hash, word, WORD_DAMAGED);
-    if (flagged)
-        view_count(reading.view,
-                   &(struct figures){.live_keys = (uint64_t)-1,
-                                     .live_bytes = entry != NULL ? 0 - entry_payload_len(entry) : 0,
-                                     .live_stored = entry != NULL ? 0 - entry_stored_len(entry) : 0,
-                                     .damaged_keys = 1},
-                   TAIL_STAYS);
+                   view_flag(reading.view, hash, word, WORD_DAMAGED, &more);
     reading_end(&reading);
     if (flagged)
         upkeep_recover(store->upkeep); /* its link was trusted: what that hid is to appear */

@@ -40,16 +40,31 @@ void view_figures(struct view *view, struct figures *out_figures, uint64_t *out_
     pthread_mutex_unlock(&view->counting);
 }
 
-void view_count(struct view *view, const struct figures *more, uint64_t tail_off)
+/* Requires: `counting` is held. */
+static void add(struct view *view, const struct figures *more)
 {
-    pthread_mutex_lock(&view->counting);
     view->figures.entries += more->entries;
     view->figures.live_keys += more->live_keys;
     view->figures.live_bytes += more->live_bytes;
     view->figures.live_stored += more->live_stored;
     view->figures.damaged_keys += more->damaged_keys;
     atomic_store_explicit(&view->live_keys, view->figures.live_keys, memory_order_release);
-    if (tail_off != TAIL_STAYS)
-        atomic_store(&view->tail_off, tail_off);
+}
+
+void view_count(struct view *view, const struct figures *more, uint64_t tail_off)
+{
+    pthread_mutex_lock(&view->counting);
+    add(view, more);
+    atomic_store(&view->tail_off, tail_off);
     pthread_mutex_unlock(&view->counting);
+}
+
+bool view_flag(struct view *view, uint64_t hash, uint64_t word, uint64_t flag, const struct figures *more)
+{
+    pthread_mutex_lock(&view->counting);
+    bool flagged = index_flag(&view->index, hash, word, flag);
+    if (flagged)
+        add(view, more);
+    pthread_mutex_unlock(&view->counting);
+    return flagged;
 }

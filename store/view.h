@@ -44,11 +44,12 @@ void view_destroy(struct view *view);
 /* The tail and the figures, of one instant. */
 void view_figures(struct view *view, struct figures *out_figures, uint64_t *out_tail_off);
 
-#define TAIL_STAYS UINT64_MAX
-
-/* Add to the figures (what wraps around subtracts). `tail_off`: where the tail moves to at that instant, or TAIL_STAYS.
- */
+/* Add to the figures (what wraps around subtracts), and move the tail to `tail_off` at that instant. */
 void view_count(struct view *view, const struct figures *more, uint64_t tail_off);
+
+/* index_flag, and what follows from the flag added to the figures at once: a writer that meets the flag counts after.
+   Returns: whether it was added. */
+bool view_flag(struct view *view, uint64_t hash, uint64_t word, uint64_t flag, const struct figures *more);
 
 /* The word of `hash`, whose place was found since, as it was when the tail was `tail_off`, which the caller found after
  * it entered its epoch. */

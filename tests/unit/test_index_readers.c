@@ -10,7 +10,7 @@
 
 /* ---- One writer, who lets a number come after the other --------------------------------------------------------- */
 
-enum { FIRST = 5000, LAST = 250000, READERS = 2, ROUNDS_MIN = 3 };
+enum { FIRST = 5000, LAST = 120000, READERS = 2, ROUNDS_MIN = 3 };
 
 struct scene {
     struct index index;
@@ -233,6 +233,21 @@ static void flags_that_were_set_stay_with_their_words_while_these_move(void **st
     scene_destroy(scene);
 }
 
+/* What need not be sealed as it moves. */
+static void a_word_with_a_last_flag_gets_no_other(void **state)
+{
+    (void)state;
+    struct index index = index_of_numbers(1);
+    index.last_flags = WORD_VERIFIED;
+    assert_true(index_flag(&index, number_hash(0), number_word(0), WORD_VERIFIED));
+    assert_false(index_flag(&index, number_hash(0), number_word(0) | WORD_VERIFIED, WORD_DAMAGED));
+    assert_int_equal(index_find(&index, number_hash(0)), number_word(0) | WORD_VERIFIED);
+    assert_false(index_flag(&index, number_hash(1), WORD_NONE, WORD_DAMAGED));
+    index_put(&index, number_hash(0), number_word(1));
+    assert_true(index_flag(&index, number_hash(0), number_word(1), WORD_DAMAGED));
+    index_fini(&index);
+}
+
 static void a_flag_is_taken_off_every_slot_in_the_midst_of_a_move(void **state)
 {
     (void)state;
@@ -320,6 +335,7 @@ int main(void)
         cmocka_unit_test(a_scan_sees_each_key_once_while_an_index_grows),
         cmocka_unit_test(a_scan_begins_again_where_the_secret_changes),
         cmocka_unit_test(flags_that_were_set_stay_with_their_words_while_these_move),
+        cmocka_unit_test(a_word_with_a_last_flag_gets_no_other),
         cmocka_unit_test(a_flag_is_taken_off_every_slot_in_the_midst_of_a_move),
         cmocka_unit_test(a_table_stays_as_long_as_somebody_reads_it),
         cmocka_unit_test(moved_slots_are_given_back_once_nobody_reads_them),

@@ -282,11 +282,71 @@ static void so_is_one_of_a_hundred_thousand_keys(void **state)
     run(state, &scene);
 }
 
+/* ---- Figures ---------------------------------------------------------------------------------------------------- */
+
+enum { HEALINGS = 100000 };
+
+/* One key, which a reader finds damaged again and again, and a writer heals. */
+struct healed {
+    struct view *view;
+    atomic_bool ended;
+};
+
+static void *damage(void *argument)
+{
+    struct healed *healed = argument;
+    const struct figures more = {.live_keys = (uint64_t)-1, .damaged_keys = 1};
+    while (!atomic_load(&healed->ended)) {
+        struct epoch_reader *reader = epoch_enter();
+        uint64_t word = index_find(&healed->view->index, 1);
+        if ((word & WORD_DAMAGED) == 0)
+            (void)view_flag(healed->view, 1, word, WORD_DAMAGED, &more);
+        epoch_leave(reader);
+    }
+    return NULL;
+}
+
+static void a_key_is_live_or_damaged_whoever_finds_and_heals_it(void **state)
+{
+    const char *path = temp_path(state, "s");
+    const struct figures first = {.live_keys = 1};
+    struct healed healed = {0};
+    struct mapping *mapping = NULL;
+    struct index index;
+    struct file file;
+    pthread_t thread;
+    size_t met = 0;
+    file_save(path, "bytes", 5);
+    assert_int_equal(file_open(path, &open_reading, &file), RD_OK);
+    assert_int_equal(mapping_create(&file, 5, 1, NULL, &mapping), RD_OK);
+    assert_int_equal(index_init(&index), RD_OK);
+    index_set(&index, 1, 1);
+    assert_int_equal(view_create(mapping, &index, &file, 2, &first, RD_VERIFY_FIRST, &healed.view), RD_OK);
+    assert_int_equal(pthread_create(&thread, NULL, damage, &healed), 0);
+    for (uint64_t off = 2; off < HEALINGS || met < 10; off++) {
+        struct figures more = {0}, now;
+        uint64_t tail_off;
+        if ((index_set(&healed.view->index, 1, off) & WORD_DAMAGED) != 0) {
+            more = (struct figures){.live_keys = 1, .damaged_keys = (uint64_t)-1};
+            met++;
+        }
+        view_count(healed.view, &more, off + 1);
+        view_figures(healed.view, &now, &tail_off);
+        EXPECT(now.damaged_keys <= 1 && now.live_keys + now.damaged_keys == 1 && tail_off == off + 1,
+               "%" PRIu64 " live, %" PRIu64 " damaged", now.live_keys, now.damaged_keys);
+    }
+    atomic_store(&healed.ended, true);
+    pthread_join(thread, NULL);
+    view_destroy(healed.view);
+    file_close(&file);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEMP_TEST(a_batch_is_seen_whole_or_not_at_all_whatever_goes_on),
         TEMP_TEST(so_is_one_of_a_hundred_thousand_keys),
+        TEMP_TEST(a_key_is_live_or_damaged_whoever_finds_and_heals_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
