@@ -21,7 +21,8 @@
 #define REFUSE_MS       1000
 #define CORE_END_MS     500
 #define LOOK_MS         1000
-#define FOREVER         INT64_MAX
+#define OPEN_FIRST_MS   1000 /* after which an opening is said to go on, and then again and again */
+#define OPEN_AGAIN_MS   5000
 
 struct opener {
     pthread_t thread;
@@ -29,6 +30,7 @@ struct opener {
     rd_engine *(*wrap)(rd_engine *);
     const struct server *server;
     atomic_bool cancel;
+    rd_open_progress progress;
     atomic_bool done;
     rd_err err;
     rd_fault fault;
@@ -76,7 +78,8 @@ static void *open_store(void *argument)
                                .index = opener->config->index,
                                .scrub_rate = opener->config->scrub_rate,
                                .watch = true,
-                               .cancel = &opener->cancel};
+                               .cancel = &opener->cancel,
+                               .progress = &opener->progress};
     rd_store *store = NULL;
     rd_engine *engine = NULL;
     rd_err err = rd_store_open(opener->config->store_path, &options, &opener->fault, &store);
@@ -125,8 +128,8 @@ static void drink(int fd)
 static int wait_event(struct daemon *daemon, int64_t deadline_ms)
 {
     struct pollfd fds[] = {{.fd = daemon->signal_fd, .events = POLLIN}, {.fd = daemon->wake_fd, .events = POLLIN}};
-    int64_t left = deadline_ms == FOREVER ? -1 : deadline_ms - now_ms();
-    if (deadline_ms != FOREVER && left <= 0)
+    int64_t left = deadline_ms - now_ms();
+    if (left <= 0)
         return 0;
     if (poll(fds, 2, left > INT32_MAX ? INT32_MAX : (int)left) <= 0)
         return 0;
@@ -243,13 +246,35 @@ static int keep(struct daemon *daemon)
     return signal;
 }
 
+static void log_opening(const struct daemon *daemon)
+{
+    uint64_t total = atomic_load(&daemon->opener.progress.bytes_total);
+    uint64_t bytes = atomic_load(&daemon->opener.progress.bytes_done);
+    double part = total == 0 ? 0 : (double)bytes / (double)total;
+    LOG(LOG_INFO, "opening the store", LOG_TEXT("store", daemon->config.store_path), LOG_NUMBER("percent", part * 100),
+        LOG_NUMBER("bytes", bytes), LOG_NUMBER("file_bytes", total));
+}
+
+/* Returns: the signal that came before it was there, or 0. */
+static int wait_for_store(struct daemon *daemon)
+{
+    int signal = 0;
+    int64_t due = now_ms() + OPEN_FIRST_MS;
+    while (signal == 0 && !atomic_load(&daemon->opener.done)) {
+        signal = wait_event(daemon, due);
+        if (now_ms() < due)
+            continue;
+        log_opening(daemon);
+        due = now_ms() + OPEN_AGAIN_MS;
+    }
+    return signal;
+}
+
 /* Wait for the store, then for the signal that ends it all. Returns: the exit status. */
 static int serve(struct daemon *daemon)
 {
     struct opener *opener = &daemon->opener;
-    int signal = 0;
-    while (signal == 0 && !atomic_load(&opener->done))
-        signal = wait_event(daemon, FOREVER);
+    int signal = wait_for_store(daemon);
     if (signal != 0 && !atomic_load(&opener->done)) {
         abandon_opening(daemon);
         return EXIT_SUCCESS;

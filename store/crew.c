@@ -393,6 +393,7 @@ static rd_err walk_together(struct crew *crew)
         crew->fill_begin = crew->fill_end = crew->walk_begin;
         for (size_t i = crew->walk_begin; i < crew->walk_end; i++)
             RD_TRY(join(crew, &crew->stretches[i], &joined));
+        recovery_tell(recovery);
         uint64_t walked = begin_off - recovery->end_off;
         pays = joined >= walked / 2 && walked <= (recovery->found.entries - entries) * ENTRY_LEN_MAX;
     }

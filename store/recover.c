@@ -4,13 +4,25 @@
 #include "guard.h"
 #include "recover_internal.h"
 
-#define CANCEL_EVERY 4096u              /* entries or candidates between two looks at the cancel flag */
+#define LOOK_EVERY   4096u              /* entries or candidates between two looks at the cancel flag */
 #define CANCEL_BYTES ((size_t)16 << 20) /* of one payload */
+
+void recovery_tell(const struct recovery *recovery)
+{
+    rd_open_progress *progress = recovery->options->progress;
+    if (progress == NULL)
+        return;
+    atomic_store_explicit(&progress->bytes_total, recovery->len - recovery->options->floor_off, memory_order_relaxed);
+    atomic_store_explicit(&progress->bytes_done, recovery->len - recovery->end_off, memory_order_relaxed);
+}
 
 rd_err recovery_step(struct recovery *recovery)
 {
     const atomic_bool *cancel = recovery->options->cancel;
-    if (cancel == NULL || recovery->steps++ % CANCEL_EVERY != 0)
+    if (recovery->steps++ % LOOK_EVERY != 0)
+        return RD_OK;
+    recovery_tell(recovery);
+    if (cancel == NULL)
         return RD_OK;
     return atomic_load_explicit(cancel, memory_order_relaxed) ? RD_E_CANCELLED : RD_OK;
 }
@@ -268,6 +280,7 @@ static rd_err recover_all(struct recovery *recovery)
     found->tail_off = recovery->len;
     RD_TRY(crew_walk(recovery));
     RD_TRY(recovery_walk(recovery, floor_off, floor_off, ALL_ENTRIES));
+    recovery_tell(recovery);
     RD_TRY(index_fit(&found->index));
     if (floor_off > 0)
         return found->layout->damage_count == 0 ? RD_OK : RD_E_UNAVAILABLE;

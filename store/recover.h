@@ -12,14 +12,15 @@
 #define SYNCED_UNKNOWN UINT64_MAX
 
 struct recover_options {
-    const atomic_bool *cancel; /* or NULL */
-    uint64_t synced_off;       /* what STORE.writer says of this very file; SYNCED_UNKNOWN without it */
-    struct torn_ranges torn;   /* and what was torn when it was opened before; a writer superseded the keys there */
-    bool check_all;            /* leave no payload provisional */
-    bool end_proven;           /* an entry was accepted there before: it isn't where a writer may have died */
-    unsigned threads;          /* 0: as many as there are cores */
-    uint64_t stretch_len;      /* 0: as crew.c likes it; what threads take at a time, at most STRETCH_LEN_MAX */
-    uint64_t floor_off;        /* 0; or an entry is known to end here, and what lies below is known too */
+    const atomic_bool *cancel;  /* or NULL */
+    rd_open_progress *progress; /* or NULL */
+    uint64_t synced_off;        /* what STORE.writer says of this very file; SYNCED_UNKNOWN without it */
+    struct torn_ranges torn;    /* and what was torn when it was opened before; a writer superseded the keys there */
+    bool check_all;             /* leave no payload provisional */
+    bool end_proven;            /* an entry was accepted there before: it isn't where a writer may have died */
+    unsigned threads;           /* 0: as many as there are cores */
+    uint64_t stretch_len;       /* 0: as crew.c likes it; what threads take at a time, at most STRETCH_LEN_MAX */
+    uint64_t floor_off;         /* 0; or an entry is known to end here, and what lies below is known too */
 };
 
 struct recovered {

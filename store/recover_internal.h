@@ -78,6 +78,9 @@ static inline uint64_t entry_word(const struct entry *entry, bool verified)
     return entry->trailer_off | (entry->tombstone ? WORD_TOMBSTONE : 0) | (verified ? WORD_VERIFIED : 0);
 }
 
+/* Say how far it is, to who asked to be told. */
+void recovery_tell(const struct recovery *recovery);
+
 /* Returns: RD_OK, or RD_E_CANCELLED now and then, when that was asked. */
 RD_MUST_CHECK rd_err recovery_step(struct recovery *recovery);
 

@@ -21,7 +21,8 @@ static rd_store *store_alloc(const char *path, const rd_open_options *options)
     store->path = copy;
     store->options = *options;
     store->options.cancel = NULL; /* the caller's, and only while opening */
-    store->options.index = NULL;  /* the caller's */
+    store->options.progress = NULL;
+    store->options.index = NULL; /* the caller's */
     store->file.fd = -1;
     return store;
 }
@@ -141,14 +142,14 @@ static void mapping_drop(struct mapping **mapping)
     mapping_release(*mapping);
 }
 
-static rd_err index_file(rd_store *store, const atomic_bool *cancel, rd_fault *fault)
+static rd_err index_file(rd_store *store, const rd_open_options *opening, rd_fault *fault)
 {
     uint64_t bytes;
     struct recovered found;
     struct view *view;
     RD_CLEANUP(mapping_drop) struct mapping *mapping = NULL;
     RD_TRY(map_file(store, &bytes, &mapping, fault));
-    struct recover_options options = {.cancel = cancel};
+    struct recover_options options = {.cancel = opening->cancel, .progress = opening->progress};
     RD_TRY(read_line(store, &options, fault));
     const struct index_file_call call = {
         .store_path = store->path, .file = &store->file, .mapping = mapping, .bytes = bytes, .options = &options};
@@ -231,7 +232,7 @@ rd_err rd_store_open(const char *path, const rd_open_options *options, rd_fault 
     if (index_file_init(&store->index_file, path, options->index) != RD_OK)
         return refuse(fault, RD_E_NOMEM, "%s: %s", path, rd_err_text(RD_E_NOMEM));
     RD_TRY(open_file(store, options, fault));
-    RD_TRY(index_file(store, options->cancel, fault));
+    RD_TRY(index_file(store, options, fault));
     RD_TRY(make_writable(store, fault));
     if (upkeep_create(store) != RD_OK)
         return refuse(fault, RD_E_NOMEM, "%s: %s", path, rd_err_text(RD_E_NOMEM));

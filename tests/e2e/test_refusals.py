@@ -235,6 +235,13 @@ class NotReady(DaemonTest):
             self.fails(Code.UNAVAILABLE, lambda: call(request), "being opened", reason="NOT_READY")
         self.assertFalse(self.daemon.events("serving"))
 
+    def test_an_opening_that_takes_long_is_logged_with_how_far_it_has_come(self):
+        line = self.daemon.event("opening the store")
+        self.assertLess(int(line["percent"]), 100)
+        self.assertLess(int(line["bytes"]), int(line["file_bytes"]))
+        self.assertEqual(int(line["file_bytes"]), 256 << 30)
+        self.assertFalse(self.daemon.events("serving"))
+
     def test_health_says_not_serving_before_the_store_is_open(self):
         health = self.daemon.health_stub()
         for service in ("", READER, WRITER):

@@ -362,6 +362,33 @@ static void a_recovery_on_threads_is_cancelled_within_the_stretches_at_hand(void
     }
 }
 
+static rd_open_progress progress;
+static uint64_t told_done, told_total;
+
+static void note_progress(void)
+{
+    told_done = atomic_load(&progress.bytes_done);
+    told_total = atomic_load(&progress.bytes_total);
+}
+
+static void a_recovery_tells_how_far_it_has_come(void **state)
+{
+    (void)state;
+    AUTO_BYTES file = hostile_build(HOSTILE_NONE, MANY);
+    const struct recover_options options = {.synced_off = SYNCED_UNKNOWN, .progress = &progress};
+    hook = note_progress;
+    for (unsigned threads = 1; threads <= 2; threads++) {
+        atomic_store(&summed, 0);
+        atomic_store(&hook_at, MANY * 8 / 2);
+        struct run run = run_recover(file.data, file.len, &options, threads, threads == 1 ? ALONE : 65536);
+        atomic_store(&hook_at, UINT64_MAX);
+        assert_int_equal(told_total, file.len);
+        assert_true(told_done > file.len / 3 && told_done < file.len / 3 * 2);
+        assert_int_equal(atomic_load(&progress.bytes_done), file.len);
+        run_fini(&run);
+    }
+}
+
 static struct sigaction engines_own;
 static int cut_fd;
 
@@ -404,6 +431,7 @@ int main(void)
         cmocka_unit_test(many_entries_in_stretches_as_they_are_by_default),
         cmocka_unit_test(a_crowded_block_costs_no_entry),
         cmocka_unit_test(a_recovery_on_threads_is_cancelled_within_the_stretches_at_hand),
+        cmocka_unit_test(a_recovery_tells_how_far_it_has_come),
         TEMP_TEST(a_file_that_is_cut_under_the_threads_is_an_error_and_no_crash),
     };
     return cmocka_run_group_tests_name("recover_crew", tests, NULL, NULL);

@@ -52,6 +52,12 @@ typedef enum rd_verify {
     RD_VERIFY_OFF, /* only what opening checks anyway: links, and payloads up to 64 KiB; by a snapshot index, nothing */
 } rd_verify;
 
+/** How far an opening has come, for other threads to look at meanwhile; of no use to the store once it is open. */
+typedef struct rd_open_progress {
+    atomic_uint_least64_t bytes_done; /* of the file, from its end down; where damage is judged it may stand for long */
+    atomic_uint_least64_t bytes_total; /* 0 until that is known */
+} rd_open_progress;
+
 typedef struct rd_open_options {
     bool writable; /* take the writer's lock; without it the file is never locked, written or created */
     bool create;   /* with `writable`: make an empty store where there is none */
@@ -65,7 +71,8 @@ typedef struct rd_open_options {
                              else its path. It is used if it can be trusted, and made where open for writing */
     uint64_t index_after; /* entries that must have come since it was made, for closing to make it anew; 0: 100,000,
                              and an eighth of all */
-    const atomic_bool *cancel; /* NULL, or set by another thread to make opening give up with RD_E_CANCELLED */
+    const atomic_bool *cancel;  /* NULL, or set by another thread to make opening give up with RD_E_CANCELLED */
+    rd_open_progress *progress; /* NULL, or to be kept up to date while opening */
 } rd_open_options;
 
 /** Why an open failed, for people: one line, no newline, with path and offset where they matter. */
