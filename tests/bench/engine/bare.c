@@ -69,19 +69,20 @@ static inline uint64_t find(const struct bare *bare, uint64_t hash)
     return bare->slots[slot].trailer_off;
 }
 
-/* The second. */
-static inline void check_entry(const struct bare *bare, uint64_t trailer_off, uint64_t hash, uint64_t i)
+/* The second. Returns: the value. */
+static inline uint64_t check_entry(const struct bare *bare, uint64_t trailer_off, uint64_t hash, uint64_t i)
 {
     const uint8_t *trailer = bare->file + trailer_off;
-    uint64_t start = (value_load(trailer + 8) + 63) & ~UINT64_C(63);
-    CHECK(value_load(trailer) == hash && trailer_off - start == VALUE_LEN && value_load(bare->file + start) == i);
+    uint64_t start = (value_load(trailer + 8) + 63) & ~UINT64_C(63), value = hidden(value_load(bare->file + start));
+    CHECK(value_load(trailer) == hash && trailer_off - start == VALUE_LEN && value == i);
+    return hidden(value);
 }
 
-void bare_read_one(void *arg, uint64_t i)
+uint64_t bare_read_one(void *arg, uint64_t i)
 {
     const struct bare *bare = arg;
     uint64_t hash = hash_key(i);
-    check_entry(bare, find(bare, hash), hash, i);
+    return check_entry(bare, find(bare, hash), hash, i);
 }
 
 static uint64_t random_reads(struct bare *bare, uint64_t keys, uint64_t count, uint64_t seed)
@@ -89,6 +90,17 @@ static uint64_t random_reads(struct bare *bare, uint64_t keys, uint64_t count, u
     uint64_t state = seed, began = busy_ns();
     for (uint64_t i = 0; i < count; i++)
         bare_read_one(bare, pick_below(&state, keys));
+    return busy_ns() - began;
+}
+
+/* Each pick waits for the value before it, so that no processor looks up two keys at once. */
+static uint64_t chained_reads(struct bare *bare, uint64_t keys, uint64_t count)
+{
+    uint64_t state = PICK_SEED, began = busy_ns();
+    for (uint64_t i = 0; i < count; i++) {
+        uint64_t pick = pick_below(&state, keys);
+        state += bare_read_one(bare, pick) - pick;
+    }
     return busy_ns() - began;
 }
 
@@ -140,6 +152,7 @@ void bare_reads(const struct job *job)
     struct bare bare;
     bare_load(&bare, job->path, job->keys);
     print_figure("random_ns", (double)random_reads(&bare, job->keys, job->count, PICK_SEED) / (double)job->count);
+    print_figure("chained_ns", (double)chained_reads(&bare, job->keys, job->count) / (double)job->count);
     print_figure("batch_ns", (double)batch_reads(&bare, job->keys, job->count) / (double)job->count);
     print_figure("iterate_ns", (double)walk(&bare, job->keys) / (double)job->keys);
 }

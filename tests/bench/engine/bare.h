@@ -18,7 +18,7 @@ struct bare {
 
 /* Left to the end of the process. */
 void bare_load(struct bare *bare, const char *path, uint64_t keys);
-/* Format and hash key i, look it up in `bare`, check its value. */
-void bare_read_one(void *bare, uint64_t i);
+/* Format and hash key i, look it up in `bare`, check its value and return it. */
+uint64_t bare_read_one(void *bare, uint64_t i);
 
 #endif

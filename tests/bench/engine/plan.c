@@ -49,7 +49,8 @@ const size_t group_count = sizeof groups / sizeof groups[0];
 #define US 1e3
 
 const struct row rows[] = {
-    {"reads", "random single reads", "reads 1M", "random_ns", NULL, UNIT_RATE, 1.35, 0.85, 0},
+    {"reads", "random single reads", "reads 1M", "random_ns", NULL, UNIT_RATE, 1.35, 0, 0},
+    {"reads", "  each pick after the last one's value", "reads 1M", "chained_ns", NULL, UNIT_RATE, 0, 0.85, 0},
     {"reads", "  the crate with our formatting of keys", "reads 1M", "random_ns", "random_lean_ns", UNIT_RATE, 0, 0, 0},
     {"reads", "batch reads of 1024, ascending", "reads 1M", "batch_ns", NULL, UNIT_RATE, 3.5, 0.75, 0},
     {"reads", "  the crate by its own benchmark's loop", "reads 1M", "batch_ns", "batch_own_ns", UNIT_RATE, 0, 0, 0},
@@ -114,6 +115,8 @@ const struct row rows[] = {
 
     {"curve", "random single reads, 10 M keys", "reads 10M", "random_ns", NULL, UNIT_RATE, 0, 0, 0},
     {"curve", "  50 M", "reads 50M", "random_ns", NULL, UNIT_RATE, 0, 0, 0},
+    {"curve", "  each after the last value, 10 M keys", "reads 10M", "chained_ns", NULL, UNIT_RATE, 0, 0, 0},
+    {"curve", "  50 M", "reads 50M", "chained_ns", NULL, UNIT_RATE, 0, 0, 0},
     {"curve", "batch reads of 1024, 10 M keys", "reads 10M", "batch_ns", NULL, UNIT_RATE, 0, 0, 0},
     {"curve", "  50 M", "reads 50M", "batch_ns", NULL, UNIT_RATE, 0, 0, 0},
 };

@@ -23,7 +23,7 @@ static void *watch_run(void *arg)
     return NULL;
 }
 
-void watch_begin(struct watch *watch, void (*read_one)(void *store, uint64_t i), void *store, uint64_t keys)
+void watch_begin(struct watch *watch, uint64_t (*read_one)(void *store, uint64_t i), void *store, uint64_t keys)
 {
     watch->read_one = read_one;
     watch->store = store;

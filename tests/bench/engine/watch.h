@@ -10,7 +10,7 @@
 #define PHASES 3u
 
 struct watch {
-    void (*read_one)(void *store, uint64_t i); /* and check what it reads */
+    uint64_t (*read_one)(void *store, uint64_t i); /* and check what it reads */
     void *store;
     _Atomic uint64_t keys; /* those below it are there */
     atomic_uint phase;     /* where its samples go */
@@ -22,7 +22,7 @@ struct watch {
 };
 
 /* `watch` is large: not on a stack. Returns once it has read something. */
-void watch_begin(struct watch *watch, void (*read_one)(void *store, uint64_t i), void *store, uint64_t keys);
+void watch_begin(struct watch *watch, uint64_t (*read_one)(void *store, uint64_t i), void *store, uint64_t keys);
 void watch_end(struct watch *watch);
 
 /* A store that grows from `first` to `last` keys: which third of the doublings this is, for 1 M to 8 M. */

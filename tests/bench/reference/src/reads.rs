@@ -4,6 +4,7 @@ use crate::shape::{
 use crate::{print_figure, Job};
 use simd_r_drive::traits::DataStoreReader;
 use simd_r_drive::DataStore;
+use std::hint::black_box;
 use std::time::Instant;
 
 fn open_store(job: &Job) -> DataStore {
@@ -12,13 +13,15 @@ fn open_store(job: &Job) -> DataStore {
     store
 }
 
-/// Read key `i` and check its value.
-pub fn read_one(store: &DataStore, i: u64) {
+/// Read key `i`, check its value and return it.
+pub fn read_one(store: &DataStore, i: u64) -> u64 {
     let entry = store
         .read(key(i).as_bytes())
         .expect("read")
         .expect("absent");
-    assert_eq!(value(entry.as_slice()), i);
+    let value = black_box(value(entry.as_slice()));
+    assert_eq!(value, i);
+    black_box(value)
 }
 
 fn random(store: &DataStore, keys: u64, count: u64, seed: u64) {
@@ -38,6 +41,15 @@ fn random_lean(store: &DataStore, keys: u64, count: u64, seed: u64) {
             .expect("read")
             .expect("absent");
         assert_eq!(value(entry.as_slice()), i);
+    }
+}
+
+/// Each pick waits for the value before it.
+fn chained(store: &DataStore, keys: u64, count: u64) {
+    let mut picks = Picks(PICK_SEED);
+    for _ in 0..count {
+        let i = picks.below(keys);
+        picks.0 = picks.0.wrapping_add(read_one(store, i).wrapping_sub(i));
     }
 }
 
@@ -98,6 +110,9 @@ pub fn reads(job: &Job) {
     });
     each("random_lean_ns", job.count, || {
         random_lean(&store, job.keys, job.count, PICK_SEED)
+    });
+    each("chained_ns", job.count, || {
+        chained(&store, job.keys, job.count)
     });
     each("batch_ns", job.count, || batch(&store, job.keys, job.count));
     each("batch_own_ns", job.count, || {
