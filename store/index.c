@@ -11,21 +11,25 @@
 #define MAP_MIN     ((size_t)256 << 10)
 #define PAGE        ((size_t)4096)
 #define HUGE_PAGE   ((size_t)2 << 20)
-#define HUGE_MIN    ((size_t)16 << 20) /* where the TLB no longer covers it, and one page more is no matter */
-#define GIVE_BACK   ((size_t)64 << 10) /* at a time */
+#define HUGE_MIN                                                                                                       \
+    ((size_t)10 << 20) /* where one page more is less than two bytes a key, and the TLB covers it no longer */
+#define GIVE_BACK ((size_t)64 << 10) /* at a time */
 
-/* Percent. Full at LOAD_MAX, a table grows to 13 tenths, so that it is never below two thirds (24 bytes a key); one
-   made for a known number of keys is at LOAD_MADE; what was deleted counts as long as it can't be dropped, to
-   LOAD_HELD. */
-#define LOAD_MAX  87u
+/* Percent. Full at LOAD_MAX, a table grows by GROWTH, so that it is never below two thirds (24 bytes a key); one made
+   for a known number of keys is at LOAD_MADE; what was deleted counts as long as it can't be dropped, to LOAD_HELD. */
+#define LOAD_MAX  88u
+#define GROWTH    132u
 #define LOAD_MADE 76u
 #define LOAD_LOW  68u
 #define LOAD_HELD 90u
 
-/* Slots moved for each hash that is added while a table is being moved. From LOAD_MAX on that ends it after 4 % more
-   keys; until then the blocks to come get no fuller than 90 % on average, and full at more than 6 standard deviations.
- */
-#define MOVE_PACE 32u
+/* Slots moved for each hash that is added while a table is being moved. From LOAD_MAX on that ends it after 3 % more
+   keys; until then the blocks to come get no fuller than 91 % on average, and full at 6 standard deviations. */
+#define MOVE_PACE 38u
+
+/* A block is moved into that many at most; where a table becomes that much larger, it is built anew at once. */
+#define FINER_LOG2_MAX 2u
+#define FINER_MAX      (1u << FINER_LOG2_MAX)
 
 /* No block is fuller than that but by bad luck or ill will: a table of its own secret has none. Percent. */
 #define LOAD_CROWDED 97u
@@ -157,7 +161,10 @@ static size_t table_moved(const struct table *table)
 /* What of a table that is being filled the system has given: blocks up to where the other's are moved. */
 static size_t bytes_begun(const struct table *from, const struct table *to)
 {
-    return (to->bytes >> from->blocks_log2) * table_moved(from);
+    size_t begun = (to->bytes >> from->blocks_log2) * table_moved(from);
+    size_t page = to->bytes < HUGE_MIN ? PAGE : HUGE_PAGE;
+    begun = (begun + page - 1) / page * page;
+    return begun < to->bytes ? begun : to->bytes;
 }
 
 static void count_bytes(struct index *index)
@@ -278,14 +285,38 @@ static void populate(const struct table *table, size_t first_block, size_t block
         (void)madvise((uint8_t *)table->slots + begin, end - begin, MADV_POPULATE_WRITE); /* or they come one by one */
 }
 
-/* Returns: false where a block of the new table is full. */
-static bool move_block(struct index *index, struct table *from, struct table *to)
+/* The blocks of a new table that take over from one of the old, while they are filled: how many slots of each line are
+   in use. To look at the lines themselves takes thrice as long. */
+struct filling {
+    struct table *table;
+    size_t first_block;
+    size_t block_count;
+    uint32_t lines; /* a block */
+    uint8_t used[FINER_MAX * BLOCK_SLOTS / LINE_SLOTS];
+};
+
+/* Returns: false where the block is full. */
+static bool fill(struct filling *filling, uint64_t mixed, uint64_t hash, uint64_t word)
 {
-    size_t block = table_moved(from);
-    struct slot *slots = &from->slots[block * from->block_slots];
-    unsigned finer_log2 = to->blocks_log2 - from->blocks_log2;
-    populate(to, block << finer_log2, (size_t)1 << finer_log2);
-    for (uint32_t i = 0; i < from->block_slots; i++) {
+    size_t block = table_block(filling->table, mixed) - filling->first_block;
+    uint8_t *used = &filling->used[block * filling->lines];
+    uint32_t line = table_place(filling->table, mixed) / LINE_SLOTS;
+    for (uint32_t looked = 0; used[line] == LINE_SLOTS; looked++) {
+        if (looked == filling->lines)
+            return false;
+        line = line + 1 == filling->lines ? 0 : line + 1;
+    }
+    size_t at = ((filling->first_block + block) * filling->lines + line) * LINE_SLOTS + used[line]++;
+    atomic_store_explicit(&filling->table->slots[at].hash, hash, memory_order_relaxed);
+    atomic_store_explicit(&filling->table->slots[at].word, word, memory_order_relaxed); /* `moved` publishes it */
+    return true;
+}
+
+/* Returns: false where a block of the new table is full. */
+static bool move_slots(struct index *index, struct slot *slots, size_t count, struct filling *filling)
+{
+    uint64_t secret = filling->table->secret;
+    for (size_t i = 0; i < count; i++) {
         if (atomic_load_explicit(&slots[i].word, memory_order_relaxed) == WORD_NONE)
             continue;
         uint64_t hash = atomic_load_explicit(&slots[i].hash, memory_order_relaxed);
@@ -293,10 +324,27 @@ static bool move_block(struct index *index, struct table *from, struct table *to
         if (is_dropped(index, word)) {
             index->used--;
             index->tombstones--;
-        } else if (!table_put(to, index_mix(to->secret, hash), hash, word)) {
+        } else if (!fill(filling, index_mix(secret, hash), hash, word)) {
             return false;
         }
     }
+    return true;
+}
+
+/* Returns: false where a block of the new table is full. */
+static bool move_block(struct index *index, struct table *from, struct table *to)
+{
+    size_t block = table_moved(from);
+    unsigned finer_log2 = to->blocks_log2 - from->blocks_log2;
+    struct filling filling;
+    filling.table = to;
+    filling.first_block = block << finer_log2;
+    filling.block_count = (size_t)1 << finer_log2;
+    filling.lines = to->block_slots / LINE_SLOTS;
+    memset(filling.used, 0, filling.block_count * filling.lines);
+    populate(to, filling.first_block, filling.block_count);
+    if (!move_slots(index, &from->slots[block * from->block_slots], from->block_slots, &filling))
+        return false;
     atomic_store(&from->moved, block + 1);
     if (block + 1 < (size_t)1 << from->blocks_log2) {
         give_back(from);
@@ -404,7 +452,7 @@ static size_t grown_slots(const struct index *index, const struct table *table, 
     size_t need = index->used + more;
     size_t kept = need - (index->settled_off > 0 ? index->tombstones : 0);
     size_t slots = table_slots(table);
-    size_t grown = slots < SLOTS_SMALL ? 2 * slots : slots + slots / 10 * 3;
+    size_t grown = slots < SLOTS_SMALL ? 2 * slots : percent(slots, GROWTH);
     size_t least = slots_for(need, LOAD_HELD);
     size_t wanted = slots_for(kept, LOAD_MADE);
     if (kept > percent(slots, LOAD_LOW) && wanted < grown)
@@ -425,19 +473,21 @@ rd_err index_reserve(struct index *index, size_t more)
         return RD_OK;
     if (more > SLOTS_MAX || index->used > SLOTS_MAX)
         return RD_E_NOMEM;
-    struct table *table;
-    struct table *next;
     finish_move(index);
     if (index_has_room(index, more))
         return RD_OK; /* deleted keys were dropped */
-    table = table_now(index);
+    struct table *table = table_now(index);
     struct shape shape = shape_of(grown_slots(index, table, more), table->blocks_log2);
-    next = table_create(shape, table->secret);
+    if (index->used == 0 || shape.blocks_log2 - table->blocks_log2 > FINER_LOG2_MAX) {
+        rd_err err = rebuild(index, shape, table->secret);
+        if (err == RD_E_UNAVAILABLE)
+            rebuild_crowded(index);
+        return err == RD_E_UNAVAILABLE ? index_reserve(index, more) : err;
+    }
+    struct table *next = table_create(shape, table->secret);
     if (next == NULL)
         return RD_E_NOMEM;
     atomic_store_explicit(&table->next, next, memory_order_release);
-    if (index->used == 0)
-        finish_move(index);
     return RD_OK;
 }
 
