@@ -134,7 +134,7 @@ static rd_err remove_index(const struct compaction *compaction)
     struct index_file beside = {0};
     struct index_file *file = &compaction->store->index_file;
     RD_TRY(index_file_init(&beside, compaction->target, NULL));
-    rd_err err = index_file_is_other(beside.path) ? RD_OK : index_file_remove(beside.path);
+    rd_err err = index_file_check(beside.path) != RD_OK ? RD_OK : index_file_remove(beside.path);
     free(beside.path);
     if (err == RD_OK && file->path != NULL && !file->beside) {
         rd_err elsewhere = index_file_remove(file->path);

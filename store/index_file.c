@@ -59,6 +59,8 @@ static rd_err tell(rd_fault *fault, const rd_store *store, const char *path, con
         why = "another process is making one";
     else if (fault->os_error == EEXIST)
         why = "what lies there, or under that name and .new, is no index of rdrive; move it away";
+    else if (fault->os_error == ELOOP)
+        why = "it is a symbolic link; move it away";
     else if (fault->os_error == ESTALE)
         why = "the path names another file than the one that is open";
     else if (fault->os_error != 0)

@@ -33,8 +33,9 @@ bool index_file_is_stale(rd_index_source source);
 /* Remove the file at `path` if it is one of ours. Returns: RD_OK, also where there is none; RD_E_IO. */
 RD_MUST_CHECK rd_err index_file_remove(const char *path);
 
-/* Whether what lies at `path` is no file of ours, and not to be replaced or removed. */
-bool index_file_is_other(const char *path);
+/* Whether what lies at `path` may be replaced or removed: a file of ours, or nothing. Returns: RD_OK; RD_E_IO, errno
+   says why not: EEXIST for what is no index, ELOOP for a link. */
+RD_MUST_CHECK rd_err index_file_check(const char *path);
 
 /**
  * I-10: write one, of the store as it is: the store synced, a file beside `path` made and synced, renamed, its

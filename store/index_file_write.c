@@ -60,21 +60,20 @@ static bool is_ours(int fd)
                                memcmp(magic, INDEX_FILE_MAGIC, sizeof(magic)) == 0);
 }
 
-bool index_file_is_other(const char *path)
+rd_err index_file_check(const char *path)
 {
     int fd = open(path, LOOK_FLAGS);
-    bool other = fd >= 0 ? !is_ours(fd) : errno != ENOENT;
-    if (fd >= 0)
-        close(fd);
-    return other;
+    if (fd < 0)
+        return errno == ENOENT ? RD_OK : RD_E_IO;
+    bool ours = is_ours(fd);
+    close(fd);
+    errno = EEXIST;
+    return ours ? RD_OK : RD_E_IO;
 }
 
 rd_err index_file_remove(const char *path)
 {
-    if (index_file_is_other(path)) {
-        errno = EEXIST;
-        return RD_E_IO;
-    }
+    RD_TRY(index_file_check(path));
     return unlink(path) == 0 || errno == ENOENT ? RD_OK : RD_E_IO;
 }
 
@@ -99,10 +98,7 @@ static bool is_same_file(const char *path, int fd)
 static rd_err make_file(struct writing *writing)
 {
     writing->doing = "making the file";
-    if (index_file_is_other(writing->path)) {
-        errno = EEXIST;
-        return RD_E_IO;
-    }
+    RD_TRY(index_file_check(writing->path));
     if (asprintf(&writing->new_path, "%s" NEW_SUFFIX, writing->path) < 0) {
         writing->new_path = NULL;
         return RD_E_NOMEM;

@@ -271,6 +271,8 @@ void op_damage(struct side *side)
     (void)snprintf(line, sizeof(line), "%s.writer", side->path);
     if (run_chance(2)) /* with it, the oracle holds all the same: the store was synced when it was closed */
         (void)unlink(line);
+    (void)snprintf(line, sizeof(line), "%s.idx", side->path);
+    (void)unlink(line); /* opened by it, damage would show at a read */
     rd_store *store = open_judged(side, false, &side->image, span);
     if (store != NULL) {
         rd_store_info info;

@@ -14,6 +14,7 @@ static rd_open_options any_options(void)
     size_t pick = run_below(40);
     options.sync = pick == 0 ? RD_SYNC_ALWAYS : pick < 5 ? RD_SYNC_INTERVAL : RD_SYNC_NONE;
     options.sync_interval_ms = 1 + (uint32_t)run_below(50);
+    options.index_after = run_chance(3) ? 1 : 0; /* a snapshot index when it is closed */
     options.scrub_rate = run_chance(4) ? UINT64_C(1) << 30 : 0;
     return options;
 }
