@@ -45,6 +45,11 @@ static bool is_cancelled(rd_op *op)
     return atomic_load_explicit(&local_of(op)->cancelled, memory_order_relaxed);
 }
 
+static size_t at_most(size_t count, size_t most)
+{
+    return count < most ? count : most;
+}
+
 /**
  * Fill the next window. Without `patient`, stop before what the caller's thread has done for this operation since a
  * worker last had it gets long: windows asked for one after the other are one stretch of work.
@@ -53,23 +58,31 @@ static bool is_cancelled(rd_op *op)
 static bool fill_window(rd_store *store, rd_op *op, bool patient)
 {
     struct local_op *local = local_of(op);
+    struct trailer trailers[TRAILERS_MAX]; /* of the keys from `first` on */
+    size_t first = local->next_key;
+    size_t count = 0;
     size_t bytes = 0;
     op->first = local->next_key;
     op->value_count = 0;
     while (local->next_key < op->key_count && op->value_count < op->value_max &&
            (op->value_count == 0 || bytes < op->window_bytes_max)) {
         const rd_key *key = &op->keys[local->next_key];
-        if (op->key_count - local->next_key > PREFETCH_AHEAD)
-            snapshot_prefetch(&local->snapshot, key[PREFETCH_AHEAD].cookie);
+        if (local->next_key == first + count) {
+            size_t left = op->key_count - local->next_key;
+            first = local->next_key;
+            count = at_most(at_most(left, TRAILERS_MAX), op->value_max - op->value_count);
+            snapshot_trailers(&local->snapshot, key, count, at_most(left - count, TRAILERS_MAX), trailers);
+        }
+        const struct trailer *trailer = &trailers[local->next_key - first];
         local->inline_work += INLINE_KEY_WORK;
         if (!op->no_payload)
-            local->inline_work += store_check_len(store, &local->snapshot, key->cookie);
+            local->inline_work += store_check_len(store, &local->snapshot, key->cookie, trailer);
         if (!patient && local->inline_work > INLINE_CHECK_MAX)
             break;
         rd_value *value = &op->values[op->value_count];
         *value = (rd_value){0};
-        value->err = store_load(store, &local->snapshot, key->hash, key->cookie, op->no_payload, &local->cancelled,
-                                &value->payload, &value->meta);
+        value->err = store_load(store, &local->snapshot, key->hash, key->cookie, trailer, op->no_payload,
+                                &local->cancelled, &value->payload, &value->meta);
         op->value_count++;
         local->next_key++;
         bytes += value->payload.len;
@@ -133,7 +146,7 @@ static void submit_last(struct local_engine *engine, rd_op *op)
     struct snapshot *snapshot = &local_of(op)->snapshot;
     store_snapshot(engine->store, snapshot);
     uint64_t word = store_last_word(engine->store, snapshot);
-    if (store_check_len(engine->store, snapshot, word) > INLINE_CHECK_MAX) {
+    if (store_check_len(engine->store, snapshot, word, NULL) > INLINE_CHECK_MAX) {
         pool_submit(engine->workers, &local_of(op)->job);
         return;
     }

@@ -142,13 +142,53 @@ rd_err snapshot_check(const struct snapshot *snapshot, const struct entry *entry
     return crc == entry->crc ? RD_OK : RD_E_DAMAGED;
 }
 
-uint64_t store_check_len(const rd_store *store, const struct snapshot *snapshot, uint64_t word)
+struct trailers_job {
+    const struct snapshot *snapshot;
+    const rd_key *keys;
+    size_t count;
+    struct trailer *trailers;
+};
+
+static bool has_value(uint64_t word)
+{
+    return word != WORD_NONE && (word & (WORD_TOMBSTONE | WORD_DAMAGED)) == 0;
+}
+
+static void trailers_leaf(void *argument)
+{
+    const struct trailers_job *job = argument;
+    const struct mapping *mapping = job->snapshot->mapping;
+    bool damaged = mapping->layout != NULL && mapping->layout->damage_count > 0;
+    for (size_t i = 0; i < job->count; i++) {
+        uint64_t word = job->keys[i].cookie;
+        struct trailer *trailer = &job->trailers[i];
+        trailer->known = has_value(word) &&
+                         (!damaged || layout_find(mapping->layout, word_off(word) + RD_TRAILER_SIZE) == NULL) &&
+                         entry_parse(mapping->base, word_off(word), &trailer->entry);
+    }
+}
+
+void snapshot_trailers(const struct snapshot *snapshot, const rd_key *keys, size_t count, size_t ahead,
+                       struct trailer *out_trailers)
+{
+    struct trailers_job job = {.snapshot = snapshot, .keys = keys, .count = count, .trailers = out_trailers};
+    for (size_t i = 0; i < ahead; i++)
+        snapshot_prefetch(snapshot, keys[count + i].cookie);
+    if (guard_run(snapshot->mapping->base, (size_t)snapshot->tail_off, trailers_leaf, &job))
+        return;
+    for (size_t i = 0; i < count; i++)
+        out_trailers[i].known = false;
+}
+
+uint64_t store_check_len(const rd_store *store, const struct snapshot *snapshot, uint64_t word,
+                         const struct trailer *trailer)
 {
     struct entry entry;
-    if (word == WORD_NONE || (word & (WORD_TOMBSTONE | WORD_DAMAGED)) != 0 || !must_check(store, word) ||
-        snapshot_entry(snapshot, word_off(word), &entry) != RD_OK)
+    if (!has_value(word) || !must_check(store, word))
         return 0;
-    return entry_payload_len(&entry);
+    if (trailer != NULL && trailer->known)
+        return entry_payload_len(&trailer->entry);
+    return snapshot_entry(snapshot, word_off(word), &entry) == RD_OK ? entry_payload_len(&entry) : 0;
 }
 
 rd_metadata metadata_of(const struct entry *entry)
@@ -234,20 +274,25 @@ static rd_err load_entry(rd_store *store, const struct snapshot *snapshot, uint6
     return err;
 }
 
-rd_err store_load(rd_store *store, const struct snapshot *snapshot, uint64_t hash, uint64_t word, bool no_payload,
-                  const atomic_bool *cancel, rd_span *out_payload, rd_metadata *out_meta)
+rd_err store_load(rd_store *store, const struct snapshot *snapshot, uint64_t hash, uint64_t word,
+                  const struct trailer *trailer, bool no_payload, const atomic_bool *cancel, rd_span *out_payload,
+                  rd_metadata *out_meta)
 {
     if (word == WORD_NONE || (word & WORD_TOMBSTONE) != 0)
         return RD_ABSENT;
     out_meta->key_hash = hash;
     if ((word & WORD_DAMAGED) != 0)
         return RD_E_DAMAGED;
-    struct entry entry;
-    RD_TRY(load_entry(store, snapshot, hash, word, &entry));
-    *out_meta = metadata_of(&entry);
+    struct entry looked_at;
+    const struct entry *entry = &looked_at;
+    if (trailer != NULL && trailer->known && trailer->entry.key_hash == hash)
+        entry = &trailer->entry;
+    else
+        RD_TRY(load_entry(store, snapshot, hash, word, &looked_at));
+    *out_meta = metadata_of(entry);
     if (!no_payload)
-        RD_TRY(check_word(store, snapshot, &entry, word, cancel));
-    *out_payload = payload_of(snapshot, no_payload ? NULL : &entry);
+        RD_TRY(check_word(store, snapshot, entry, word, cancel));
+    *out_payload = payload_of(snapshot, no_payload ? NULL : entry);
     return RD_OK;
 }
 
@@ -309,7 +354,7 @@ rd_err rd_store_read_hash(rd_store *store, uint64_t key_hash, rd_entry *out_entr
     struct snapshot snapshot;
     rd_entry entry = {0};
     store_resolve(store, &key, 1, &snapshot);
-    rd_err err = store_load(store, &snapshot, key_hash, key.cookie, false, NULL, &entry.payload, &entry.meta);
+    rd_err err = store_load(store, &snapshot, key_hash, key.cookie, NULL, false, NULL, &entry.payload, &entry.meta);
     return entry_from(err, &snapshot, &entry, out_entry);
 }
 
@@ -334,7 +379,7 @@ rd_err rd_store_metadata_hash(rd_store *store, uint64_t key_hash, rd_metadata *o
     rd_span payload;
     rd_metadata meta;
     store_resolve(store, &key, 1, &snapshot);
-    rd_err err = store_load(store, &snapshot, key_hash, key.cookie, true, NULL, &payload, &meta);
+    rd_err err = store_load(store, &snapshot, key_hash, key.cookie, NULL, true, NULL, &payload, &meta);
     snapshot_release(&snapshot);
     if (err == RD_OK)
         *out_meta = meta;
@@ -357,27 +402,34 @@ rd_err rd_store_exists(rd_store *store, rd_span key)
     return rd_store_exists_hash(store, rd_hash(key));
 }
 
+static size_t at_most(size_t count, size_t most)
+{
+    return count < most ? count : most;
+}
+
 /* Resolve `keys` at one instant and give each live item a pin of its own. */
 static void batch_read(rd_store *store, rd_key *keys, size_t count, rd_batch_item *out_items)
 {
     struct snapshot snapshot;
-    store_resolve(store, keys, count, &snapshot);
+    struct trailer trailers[TRAILERS_MAX];
     size_t live = 0;
-    for (size_t i = 0; i < count && i < PREFETCH_AHEAD; i++)
-        snapshot_prefetch(&snapshot, keys[i].cookie);
+    store_resolve(store, keys, count, &snapshot);
+    snapshot_trailers(&snapshot, keys, 0, at_most(count, TRAILERS_MAX), trailers);
     for (size_t i = 0; i < count; i++) {
-        rd_batch_item item = {0};
-        if (count - i > PREFETCH_AHEAD)
-            snapshot_prefetch(&snapshot, keys[i + PREFETCH_AHEAD].cookie);
-        item.err = store_load(store, &snapshot, keys[i].hash, keys[i].cookie, false, NULL, &item.entry.payload,
-                              &item.entry.meta);
-        if (item.err == RD_OK) {
-            item.entry.pin = snapshot.pin;
+        if (i % TRAILERS_MAX == 0) {
+            size_t now = at_most(count - i, TRAILERS_MAX);
+            snapshot_trailers(&snapshot, keys + i, now, at_most(count - i - now, TRAILERS_MAX), trailers);
+        }
+        rd_batch_item *item = &out_items[i];
+        *item = (rd_batch_item){0};
+        item->err = store_load(store, &snapshot, keys[i].hash, keys[i].cookie, &trailers[i % TRAILERS_MAX], false, NULL,
+                               &item->entry.payload, &item->entry.meta);
+        if (item->err == RD_OK) {
+            item->entry.pin = snapshot.pin;
             live++;
         } else {
-            item.entry = (rd_entry){0};
+            item->entry = (rd_entry){0};
         }
-        out_items[i] = item;
     }
     if (live > 0)
         pin_more(snapshot.pin, live);

@@ -132,16 +132,29 @@ static inline __attribute__((always_inline)) void snapshot_prefetch(const struct
     __builtin_prefetch(trailer + RD_TRAILER_SIZE - 1);
 }
 
-/* Bytes that reading the payload of `word` would check now. */
-uint64_t store_check_len(const rd_store *store, const struct snapshot *snapshot, uint64_t word);
+/* What the trailers of some resolved words say, read behind one guard instead of one each. */
+struct trailer {
+    struct entry entry;
+    bool known; /* else store_load looks for itself, and finds out why */
+};
+
+/* Read those of keys[0] to keys[count - 1], at most TRAILERS_MAX, and fetch the `ahead` next. */
+#define TRAILERS_MAX 32u
+void snapshot_trailers(const struct snapshot *snapshot, const rd_key *keys, size_t count, size_t ahead,
+                       struct trailer *out_trailers);
+
+/* Bytes that reading the payload of `word` would check now. `trailer`: its own, or NULL. */
+uint64_t store_check_len(const rd_store *store, const struct snapshot *snapshot, uint64_t word,
+                         const struct trailer *trailer);
 
 /**
  * The value behind a resolved word, in the snapshot's mapping; the payload is checked as the store's options say.
- * `hash` is what the trailer must carry; `cancel`, where not NULL, ends a long check.
+ * `trailer` is its own, or NULL; `hash` is what it must carry; `cancel`, where not NULL, ends a long check.
  * Returns: RD_OK, RD_ABSENT, RD_E_DAMAGED, RD_E_TRUNCATED, RD_E_CANCELLED.
  */
-rd_err store_load(rd_store *store, const struct snapshot *snapshot, uint64_t hash, uint64_t word, bool no_payload,
-                  const atomic_bool *cancel, rd_span *out_payload, rd_metadata *out_meta);
+rd_err store_load(rd_store *store, const struct snapshot *snapshot, uint64_t hash, uint64_t word,
+                  const struct trailer *trailer, bool no_payload, const atomic_bool *cancel, rd_span *out_payload,
+                  rd_metadata *out_meta);
 
 rd_metadata metadata_of(const struct entry *entry);
 
