@@ -165,6 +165,31 @@ static void a_scan_begins_again_where_the_secret_changes(void **state)
     index_fini(&index);
 }
 
+/* Fitting makes fewer blocks of them, and may so in the midst of what a cursor has come to. */
+static void a_scan_goes_on_in_a_table_that_was_fitted(void **state)
+{
+    (void)state;
+    static struct sighting seen[BLOCK_SLOTS];
+    static uint8_t times[40000];
+    struct index index = index_of_numbers(40000);
+    struct index_cursor cursor = {0};
+    assert_int_equal(index_reserve(&index, 400000), RD_OK);
+    (void)index_parts_log2(&index);
+    unsigned blocks_log2 = index_table(&index)->blocks_log2;
+    for (int step = 0; !cursor.ended; step++) {
+        size_t count = 0;
+        if (step == 5)
+            assert_int_equal(index_fit(&index), RD_OK);
+        assert_int_equal(index_scan(&index, &cursor, seen, &count), RD_OK);
+        for (size_t i = 0; i < count; i++)
+            times[seen[i].word / 64 - 1]++;
+    }
+    assert_true(index_table(&index)->blocks_log2 < blocks_log2);
+    for (size_t i = 0; i < 40000; i++)
+        EXPECT(times[i] == 1, "%zu is seen %u times", i, times[i]);
+    index_fini(&index);
+}
+
 /* ---- Flags ------------------------------------------------------------------------------------------------------ */
 
 /* Flags numbers that are there. What was set must be found at once, unless another word came. */
@@ -334,6 +359,7 @@ int main(void)
         cmocka_unit_test(readers_find_all_that_is_there_while_an_index_grows),
         cmocka_unit_test(a_scan_sees_each_key_once_while_an_index_grows),
         cmocka_unit_test(a_scan_begins_again_where_the_secret_changes),
+        cmocka_unit_test(a_scan_goes_on_in_a_table_that_was_fitted),
         cmocka_unit_test(flags_that_were_set_stay_with_their_words_while_these_move),
         cmocka_unit_test(a_word_with_a_last_flag_gets_no_other),
         cmocka_unit_test(a_flag_is_taken_off_every_slot_in_the_midst_of_a_move),
