@@ -192,9 +192,19 @@ struct pieces {
     struct slot *slots;
     uint64_t flags; /* that words may have */
     atomic_uint_least64_t next;
-    atomic_uint_least64_t used;
+    atomic_uint_least64_t used, deleted, damaged;
     _Atomic int failed; /* an rd_index_source, or RD_INDEX_SNAPSHOT */
 };
+
+/* How many of the words have the flag. */
+static uint64_t count_flag(const struct slot *slots, size_t count, uint64_t flag)
+{
+    const struct raw_index_slot *raw = (const struct raw_index_slot *)slots; /* nobody else looks yet: plain loads */
+    uint64_t found = 0;
+    for (size_t i = 0; i < count; i++)
+        found += (load_le64(raw[i].word) & flag) != 0;
+    return found;
+}
 
 /* One piece: read, summed and looked through while it is in the core's cache. */
 static rd_index_source load_piece(struct pieces *pieces, uint64_t n)
@@ -208,12 +218,16 @@ static rd_index_source load_piece(struct pieces *pieces, uint64_t n)
     uint64_t sum = load_le64(loading->front + loading->places.sums_off + n * sizeof(uint64_t));
     if (index_sum(into, len) != sum)
         return RD_INDEX_HARMED;
-    size_t blocks = (size_t)(len / sizeof(struct slot) / load_le32(loading->head->block_slots));
+    const struct slot *first = (const struct slot *)into;
+    size_t slots = (size_t)(len / sizeof(*first));
+    size_t blocks = slots / load_le32(loading->head->block_slots);
     uint64_t end_off = loading->tail_off - RD_TRAILER_SIZE + 1;
     size_t used = index_check_blocks(&loading->found.index, (size_t)n * PIECE_BLOCKS, blocks, end_off, pieces->flags);
     if (used == SIZE_MAX)
         return RD_INDEX_HARMED;
     atomic_fetch_add_explicit(&pieces->used, used, memory_order_relaxed);
+    atomic_fetch_add_explicit(&pieces->deleted, count_flag(first, slots, WORD_TOMBSTONE), memory_order_relaxed);
+    atomic_fetch_add_explicit(&pieces->damaged, count_flag(first, slots, WORD_DAMAGED), memory_order_relaxed);
     return RD_INDEX_SNAPSHOT;
 }
 
@@ -269,9 +283,10 @@ static rd_err load_table(struct loading *loading)
         return RD_E_CANCELLED;
     if (atomic_load(&pieces.failed) != RD_INDEX_SNAPSHOT)
         return refuse(loading, (rd_index_source)atomic_load(&pieces.failed));
-    if (atomic_load(&pieces.used) != image.used)
+    const struct index_tally deleted = {.tombstones = (size_t)atomic_load(&pieces.deleted)};
+    if (atomic_load(&pieces.used) != image.used || atomic_load(&pieces.damaged) != found->damaged_keys ||
+        found->live_keys + found->damaged_keys + deleted.tombstones != image.used)
         return refuse(loading, RD_INDEX_HARMED);
-    const struct index_tally deleted = {.tombstones = (size_t)(image.used - found->live_keys - found->damaged_keys)};
     index_added(&found->index, &deleted);
     return RD_OK;
 }

@@ -259,13 +259,21 @@ static void change(struct feed *feed, struct build *build)
     }
 }
 
-/* The figure that is checked against the slots follows them, or nothing else would be tried. */
-static void count_used(struct build *build)
+/* The figures that are checked against the slots follow them, or nothing else would be tried. */
+static void count_slots(struct build *build)
 {
     uint64_t used = 0;
-    for (size_t i = 0; i < build->slot_count; i++)
-        used += load_le64(build->slots[i].word) != 0;
+    uint64_t deleted = 0;
+    uint64_t damaged = 0;
+    for (size_t i = 0; i < build->slot_count; i++) {
+        uint64_t word = load_le64(build->slots[i].word);
+        used += word != 0;
+        deleted += (word & WORD_TOMBSTONE) != 0;
+        damaged += (word & WORD_DAMAGED) != 0;
+    }
     store_le64(build->head.used, used);
+    store_le64(build->head.live_keys, used - deleted - damaged);
+    store_le64(build->head.damaged_keys, damaged);
 }
 
 static void build_save(struct build *build, const char *path, bool sealed)
@@ -422,7 +430,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     for (size_t i = 0; i < CHANGES_MAX && feed.left > 0; i++)
         change(&feed, &build);
     if (how % 8 < 6)
-        count_used(&build);
+        count_slots(&build);
     build_save(&build, index_path(subject), how % 16 != 15);
     rd_store *store = open_store(scratch_path(subject->name), false, NULL);
     REQUIRE(rd_store_info_get(store, &info) == RD_OK, "no info");

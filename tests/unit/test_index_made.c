@@ -368,6 +368,7 @@ static void what_no_store_has_is_refused_whatever_the_sums_say(void **state)
         {FIELD(block_slots), (uint32_t)-64, "no slots"},
         {FIELD(entries), most, "entries without end"},
         {FIELD(live_keys), 100, "more keys than slots"},
+        {FIELD(live_keys), (uint64_t)-1, "fewer keys than slots"},
         {FIELD(live_bytes), most, "more bytes than the store has"},
         {FIELD(live_stored), most, "more stored bytes"},
         {FIELD(damaged_keys), 1, "damaged keys without damage"},
