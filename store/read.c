@@ -436,6 +436,25 @@ static void batch_read(rd_store *store, rd_key *keys, size_t count, rd_batch_ite
     snapshot_release(&snapshot);
 }
 
+void rd_batch_release(rd_batch_item *items, size_t count)
+{
+    struct pin *pin = NULL;
+    size_t held = 0; /* of `pin` */
+    for (size_t i = 0; i < count; i++) {
+        struct pin *next = items[i].entry.pin;
+        items[i].entry = (rd_entry){0};
+        if (next == NULL)
+            continue;
+        if (next != pin) {
+            pin_return(pin, held);
+            pin = next;
+            held = 0;
+        }
+        held++;
+    }
+    pin_return(pin, held);
+}
+
 rd_err rd_store_batch_read(rd_store *store, const rd_span *keys, size_t count, rd_batch_item *out_items)
 {
     rd_key *resolved = calloc(count > 0 ? count : 1, sizeof(*resolved));

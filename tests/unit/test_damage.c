@@ -29,8 +29,9 @@ static void damage_done_after_opening_is_seen_by_verify_always(void **state)
     assert_int_equal(items[0].err, RD_E_DAMAGED); /* alone among its neighbours */
     assert_int_equal(items[1].err, RD_OK);
     assert_int_equal(items[2].err, RD_ABSENT);
-    for (size_t i = 0; i < 3; i++)
-        rd_entry_release(&items[i].entry);
+    rd_batch_release(items, 3);
+    assert_null(items[1].entry.pin);
+    rd_batch_release(items, 3); /* empty ones are fine */
 
     rd_store_close(store);
 }

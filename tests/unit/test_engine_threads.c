@@ -174,8 +174,7 @@ static void *store_reader(void *arg)
         for (size_t i = 0; i < WRITERS * GROUP; i++)
             payloads[i] = items[i].entry.payload;
         note_groups(race, payloads, newest);
-        for (size_t i = 0; i < WRITERS * GROUP; i++)
-            rd_entry_release(&items[i].entry);
+        rd_batch_release(items, WRITERS * GROUP);
     }
     return NULL;
 }

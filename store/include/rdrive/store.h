@@ -223,6 +223,9 @@ RD_MUST_CHECK rd_err rd_store_batch_read(rd_store *store, const rd_span *keys, s
 RD_MUST_CHECK rd_err rd_store_batch_read_hashed(rd_store *store, const uint64_t *key_hashes, const rd_span *keys,
                                                 size_t count, rd_batch_item *out_items);
 
+/** What rd_entry_release is for one entry, for a batch: its pins at once. */
+void rd_batch_release(rd_batch_item *items, size_t count);
+
 /** How many keys are live. Constant time. */
 uint64_t rd_store_len(rd_store *store);
 

@@ -68,8 +68,8 @@ static void read_batch(rd_store *store, uint64_t first, size_t count)
     for (size_t i = 0; i < count; i++) {
         CHECK(items[i].err == RD_OK && items[i].entry.payload.len == VALUE_LEN);
         CHECK(value_load(items[i].entry.payload.data) == first + i);
-        rd_entry_release(&items[i].entry);
     }
+    rd_batch_release(items, count);
 }
 
 /* Ascending keys, from 0 again at the end, as the crate's benchmark has it. */
