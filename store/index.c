@@ -650,21 +650,23 @@ static uint32_t row_at_end(const struct slot *slots, uint32_t count)
    hash is found if all slots from its place up to it are in use. */
 static size_t check_block(const struct table *table, size_t block, uint64_t end_off, uint64_t flags)
 {
-    const struct slot *slots = &table->slots[block * table->block_slots];
-    uint32_t row = row_at_end(slots, table->block_slots);
+    const struct table as = {
+        .secret = table->secret, .blocks_log2 = table->blocks_log2, .block_slots = table->block_slots};
+    const struct slot *slots = &table->slots[block * as.block_slots];
+    uint32_t row = row_at_end(slots, as.block_slots);
     uint64_t wrong = 0;
     uint64_t distances = 0;
     size_t used = 0;
-    for (uint32_t i = 0; i < table->block_slots; i++) {
+    for (uint32_t i = 0; i < as.block_slots; i++) {
         uint64_t word = atomic_load_explicit(&slots[i].word, memory_order_relaxed);
-        uint64_t mixed = index_mix(table->secret, atomic_load_explicit(&slots[i].hash, memory_order_relaxed));
-        uint32_t place = table_place(table, mixed);
-        uint32_t distance = i - place + (i < place ? table->block_slots : 0);
-        uint32_t in_use = word != WORD_NONE;
-        uint64_t misplaced = (uint64_t)(distance > row) | (uint64_t)(table_block(table, mixed) != block);
-        uint64_t out_of_range = word_off(word) - 1 >= end_off - 1;
-        wrong |= (misplaced | out_of_range | (word & ~WORD_OFFSET_MASK & ~flags)) & -(uint64_t)in_use;
-        row = (row + 1) & -in_use;
+        uint64_t mixed = index_mix(as.secret, atomic_load_explicit(&slots[i].hash, memory_order_relaxed));
+        uint32_t place = table_place(&as, mixed);
+        uint32_t distance = i - place + (as.block_slots & -(uint32_t)(i < place));
+        uint64_t in_use = word != WORD_NONE;
+        uint64_t elsewhere = (distance > row) | (table_block(&as, mixed) ^ block);
+        /* a flag that isn't allowed makes an offset that is too large */
+        wrong |= (elsewhere | ((word & ~flags) - 1 >= end_off - 1)) & -in_use;
+        row = (row + 1) & (uint32_t)-in_use;
         distances += distance & -in_use;
         used += in_use;
     }

@@ -196,14 +196,18 @@ struct pieces {
     _Atomic int failed; /* an rd_index_source, or RD_INDEX_SNAPSHOT */
 };
 
-/* How many of the words have the flag. */
-static uint64_t count_flag(const struct slot *slots, size_t count, uint64_t flag)
+/* How many of the words say that a key is deleted, and damaged. Nobody else looks yet: plain loads. */
+static void count_flags(struct pieces *pieces, const struct raw_index_slot *slots, size_t count)
 {
-    const struct raw_index_slot *raw = (const struct raw_index_slot *)slots; /* nobody else looks yet: plain loads */
-    uint64_t found = 0;
-    for (size_t i = 0; i < count; i++)
-        found += (load_le64(raw[i].word) & flag) != 0;
-    return found;
+    uint64_t deleted = 0;
+    uint64_t damaged = 0;
+    for (size_t i = 0; i < count; i++) {
+        uint64_t word = load_le64(slots[i].word);
+        deleted += (word & WORD_TOMBSTONE) != 0;
+        damaged += (word & WORD_DAMAGED) != 0;
+    }
+    atomic_fetch_add_explicit(&pieces->deleted, deleted, memory_order_relaxed);
+    atomic_fetch_add_explicit(&pieces->damaged, damaged, memory_order_relaxed);
 }
 
 /* One piece: read, summed and looked through while it is in the core's cache. */
@@ -218,7 +222,7 @@ static rd_index_source load_piece(struct pieces *pieces, uint64_t n)
     uint64_t sum = load_le64(loading->front + loading->places.sums_off + n * sizeof(uint64_t));
     if (index_sum(into, len) != sum)
         return RD_INDEX_HARMED;
-    const struct slot *first = (const struct slot *)into;
+    const struct raw_index_slot *first = (const struct raw_index_slot *)into;
     size_t slots = (size_t)(len / sizeof(*first));
     size_t blocks = slots / load_le32(loading->head->block_slots);
     uint64_t end_off = loading->tail_off - RD_TRAILER_SIZE + 1;
@@ -226,8 +230,7 @@ static rd_index_source load_piece(struct pieces *pieces, uint64_t n)
     if (used == SIZE_MAX)
         return RD_INDEX_HARMED;
     atomic_fetch_add_explicit(&pieces->used, used, memory_order_relaxed);
-    atomic_fetch_add_explicit(&pieces->deleted, count_flag(first, slots, WORD_TOMBSTONE), memory_order_relaxed);
-    atomic_fetch_add_explicit(&pieces->damaged, count_flag(first, slots, WORD_DAMAGED), memory_order_relaxed);
+    count_flags(pieces, first, slots);
     return RD_INDEX_SNAPSHOT;
 }
 
