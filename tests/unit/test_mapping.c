@@ -1,12 +1,14 @@
 /* A mapping stays as long as anybody holds a pin of it, of whatever share and on whatever thread; then it goes. */
-#include "mapping.h"
+#include "store_internal.h"
 
 #include "compacting.h"
+#include "parked.h"
 
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 /* How often a file is mapped: also one that a compaction has replaced, of which the system says that it is deleted. */
@@ -158,12 +160,57 @@ static void entries_of_more_threads_than_shares_keep_their_file_and_give_it_back
     assert_int_equal(mapped_count(state), 0);
 }
 
+/* ---- A view that is superseded ---------------------------------------------------------------------------------- */
+
+/* Who waits for readers sleeps in between. The first time, the reader is looked after, and leaves. */
+static struct {
+    void **state;
+    struct parked parked;
+    const struct view *view;
+    bool waiting, intact;
+} watch;
+int __real_nanosleep(const struct timespec *duration, struct timespec *rest);
+int __wrap_nanosleep(const struct timespec *duration, struct timespec *rest);
+
+int __wrap_nanosleep(const struct timespec *duration, struct timespec *rest)
+{
+    if (watch.waiting) {
+        watch.waiting = false;
+        watch.intact = mapped_count(watch.state) == 2 && index_find(&watch.view->index, fill_hash(7)) != WORD_NONE;
+        parked_leave(&watch.parked);
+    }
+    return __real_nanosleep(duration, rest);
+}
+
+static void a_superseded_view_stays_until_nobody_reads_there(void **state)
+{
+    rd_store *store = store_make(state, "s");
+    store_fill(store, 0, 100);
+    for (int way = 0; way < 2; way++) {
+        watch.state = state;
+        parked_enter(&watch.parked);
+        watch.view = atomic_load(&store->view);
+        watch.intact = false;
+        watch.waiting = true;
+        if (way == 0)
+            compact_ok(store);
+        else
+            assert_int_equal(store_recover_again(store, NULL), RD_OK);
+        assert_false(watch.waiting);
+        assert_true(watch.intact);
+        assert_ptr_not_equal(watch.view, atomic_load(&store->view));
+        assert_int_equal(mapped_count(state), 1);
+    }
+    rd_store_close(store);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEMP_TEST(a_mapping_goes_with_the_last_pin_of_any_share),
         TEMP_TEST(a_mapping_without_pins_goes_as_it_is_released),
         TEMP_TEST(a_superseded_file_stays_mapped_up_to_its_last_entry),
+        TEMP_TEST(a_superseded_view_stays_until_nobody_reads_there),
         TEMP_TEST(entries_of_more_threads_than_shares_keep_their_file_and_give_it_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
