@@ -421,13 +421,22 @@ static void rebuild_crowded(struct index *index)
     RD_REQUIRE(err == RD_OK); /* only such hashes and the lack of memory together come here */
 }
 
+/* Move a block, which may be the last: then `from` is gone. */
+static void move_next(struct index *index, struct table *from, struct table *to)
+{
+    if (!move_block(index, from, to))
+        rebuild_crowded(index);
+}
+
 static void finish_move(struct index *index)
 {
     struct table *from = table_now(index);
-    struct table *to;
-    while (table_now(index) == from && (to = table_next(from)) != NULL)
-        if (!move_block(index, from, to))
-            rebuild_crowded(index);
+    struct table *to = table_next(from);
+    while (to != NULL) {
+        move_next(index, from, to);
+        from = table_now(index);
+        to = table_next(from);
+    }
     index->credit = 0;
 }
 
@@ -439,10 +448,11 @@ static void move_some(struct index *index)
     if (to == NULL)
         return;
     index->credit += MOVE_PACE;
-    while (table_now(index) == from && index->credit >= from->block_slots) {
+    while (to != NULL && index->credit >= from->block_slots) {
         index->credit -= from->block_slots;
-        if (!move_block(index, from, to))
-            rebuild_crowded(index);
+        move_next(index, from, to);
+        from = table_now(index);
+        to = table_next(from);
     }
 }
 

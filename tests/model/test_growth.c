@@ -79,7 +79,7 @@ static void write_again(const uint64_t *keys, size_t count)
 
 static void grow_to(uint64_t end)
 {
-    uint64_t keys[BATCH];
+    uint64_t keys[BATCH] = {0};
     for (uint64_t from = atomic_load(&there), next; from < end; from = next) {
         next = from + BATCH < end ? from + BATCH : end;
         for (uint64_t key = from; key < next; key++)
@@ -92,7 +92,7 @@ static void grow_to(uint64_t end)
 /* So many writes that the file, without compactions, would be as large as thrice what is live. */
 static void *overwrite(void *arg)
 {
-    uint64_t random = 4711, keys[BATCH];
+    uint64_t random = 4711, keys[BATCH] = {0};
     (void)arg;
     for (uint64_t left = 2 * keys_max, count; left > 0; left -= count) {
         uint64_t first = random_next(&random) % (keys_max - BATCH);

@@ -21,7 +21,8 @@ struct imaged {
 /* A copy of `from`, made of its image. */
 static struct imaged imaged_copy(struct index *from)
 {
-    struct imaged copy = {0};
+    struct imaged copy;
+    memset(&copy, 0, sizeof copy);
     const struct slot *slots = index_image(from, &copy.image);
     copy.slot_count = (size_t)copy.image.block_slots << copy.image.blocks_log2;
     EXPECT(index_init_image(&copy.index, &copy.image, &copy.slots) == RD_OK, "%zu slots", copy.slot_count);
@@ -192,7 +193,7 @@ static void an_image_of_no_shape_is_refused(void **state)
         {.blocks_log2 = 1, .block_slots = 4096, .used = UINT64_MAX},
     };
     for (size_t i = 0; i < sizeof images / sizeof *images; i++) {
-        struct index index = {0};
+        struct index index;
         struct slot *slots = NULL;
         EXPECT(index_init_image(&index, &images[i], &slots) == RD_E_INVALID && slots == NULL, "shape %zu", i);
     }
