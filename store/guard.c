@@ -16,7 +16,7 @@ struct record {
 static __attribute__((tls_model("initial-exec"))) _Thread_local struct record *volatile armed;
 
 static atomic_flag taken = ATOMIC_FLAG_INIT;
-static atomic_bool installed;       /* set once what follows is */
+atomic_bool guard_installed;        /* set once what follows is */
 static struct sigaction previous;   /* what there was before */
 static uintptr_t page_mask = 0xfff; /* a page's size, less one */
 
@@ -91,13 +91,13 @@ rd_err rd_sigbus_install(void)
         atomic_flag_clear(&taken);
         return RD_E_IO;
     }
-    atomic_store_explicit(&installed, true, memory_order_release);
+    atomic_store_explicit(&guard_installed, true, memory_order_release);
     return RD_OK;
 }
 
 bool guard_run(const void *base, size_t len, void (*leaf)(void *arg), void *arg)
 {
-    if (!atomic_load_explicit(&installed, memory_order_acquire)) { /* embedders without it pay nothing */
+    if (!atomic_load_explicit(&guard_installed, memory_order_acquire)) { /* embedders without it pay nothing */
         leaf(arg);
         return true;
     }
@@ -151,7 +151,7 @@ static void parse_leaf(void *arg)
     job->parsed = entry_parse(job->base, job->trailer_off, &job->entry);
 }
 
-rd_err guard_parse(const uint8_t *base, uint64_t trailer_off, struct entry *out_entry)
+rd_err guard_parse_armed(const uint8_t *base, uint64_t trailer_off, struct entry *out_entry)
 {
     struct parse_job job = {.base = base, .trailer_off = trailer_off};
     /* all below the trailer too: whether an entry is a tombstone is read where its link points (F-05) */
