@@ -27,7 +27,7 @@ struct tally {
 };
 
 struct crew {
-    struct tally tallies[1u << STRETCH_PARTS_LOG2_MAX];
+    struct tally tallies[STRETCH_PARTS_MAX];
     struct recovery *recovery;
     struct team *team;
     uint64_t stretch_len;
@@ -35,9 +35,9 @@ struct crew {
     struct stretch *stretches; /* 2 * width: one half is walked while what the other found goes into the index */
     size_t walk_begin, walk_end;
     size_t fill_begin, fill_end;
-    struct passed *passed;  /* of each stretch */
-    struct passed *scratch; /* of each thread */
-    uint64_t secret;        /* of the table: what is in which part follows from it */
+    struct passed *passed;           /* of each stretch */
+    struct stretch_scratch *scratch; /* of each thread */
+    uint64_t secret;                 /* of the table: what is in which part follows from it */
     unsigned parts_log2;
     bool crowded;                /* parts no longer mean anything: the index is filled by one thread */
     size_t room_until;           /* so many keys fit */
@@ -80,7 +80,7 @@ static rd_err crew_create(struct recovery *recovery, uint64_t stretch_len)
     crew->width = members * STRETCHES_EACH;
     crew->stretches = calloc(2 * crew->width, sizeof(*crew->stretches));
     crew->passed = malloc(2 * crew->width * STRETCH_ENTRIES_MAX * sizeof(*crew->passed));
-    crew->scratch = malloc(members * STRETCH_ENTRIES_MAX * sizeof(*crew->scratch));
+    crew->scratch = malloc(members * sizeof(*crew->scratch));
     if (crew->stretches == NULL || crew->passed == NULL || crew->scratch == NULL)
         return RD_E_NOMEM;
     for (size_t i = 0; i < 2 * crew->width; i++)
@@ -255,7 +255,7 @@ static void work(void *context, size_t number, unsigned member)
     if (number < stretches) {
         struct stretch *stretch = &crew->stretches[crew->walk_begin + number];
         populate_range(crew->recovery->base, stretch->bottom_off, stretch->top_off);
-        stretch_walk(crew->recovery, crew->parts_log2, stretch, crew->scratch + member * STRETCH_ENTRIES_MAX);
+        stretch_walk(crew->recovery, crew->parts_log2, stretch, &crew->scratch[member]);
     } else {
         fill_part(crew, number - stretches);
     }
@@ -337,10 +337,8 @@ static rd_err accept(struct recovery *recovery, const struct stretch *stretch)
     recovery->found.entries += stretch->count;
     if (stretch->synced_matches)
         recovery->synced_matches = true;
-    if (stretch->count > 0) {
-        recovery->above = stretch->oldest;
-        recovery->has_above = true;
-    }
+    if (stretch->count > 0)
+        recovery->has_above = entry_before(recovery, stretch->oldest_off, RD_ALIGNMENT, &recovery->above);
     recovery->end_off = stretch->end_off;
     return RD_OK;
 }

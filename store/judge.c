@@ -97,6 +97,10 @@ static rd_err search_back(struct recovery *recovery, uint64_t end_off, uint64_t 
             at -= ZERO_BLOCK - RD_TRAILER_SIZE; /* each trailer that ends in between is all zero */
             continue;
         }
+        if (is_far_from_candidates(recovery, at)) {
+            at -= sizeof(uint64_t) - 1;
+            continue;
+        }
         if (!is_candidate(recovery, at))
             continue;
         RD_TRY(recovery_step(recovery)); /* its CRCs take as long as an entry's */

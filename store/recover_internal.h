@@ -59,6 +59,16 @@ static inline bool is_candidate(const struct recovery *recovery, uint64_t end_of
     return link != 0 || load_le64(raw->key_hash) != 0 || load_le32(raw->crc32) != 0;
 }
 
+/* Whether none of the eight offsets up to `end_off` is one: the top byte of a link is zero, and none of the eight bytes
+   is that would be it. */
+static inline bool is_far_from_candidates(const struct recovery *recovery, uint64_t end_off)
+{
+    const struct raw_trailer *raw = (const struct raw_trailer *)(recovery->base + end_off - RD_TRAILER_SIZE);
+    const uint64_t ones = UINT64_C(0x0101010101010101);
+    uint64_t bytes = load_le64(raw->prev_tail);
+    return ((bytes - ones) & ~bytes & (ones << 7)) == 0;
+}
+
 /* Whether what lies between an entry's link and its payload is what a writer puts there. */
 static inline bool pad_is_zero(const struct recovery *recovery, const struct entry *entry)
 {

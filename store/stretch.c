@@ -32,48 +32,50 @@ static inline bool take_plain(const struct recovery *recovery, uint64_t end_off,
                          : recovery_may_trust(recovery, out_entry);
 }
 
-static void walk(const struct recovery *recovery, struct stretch *stretch, struct passed *to)
+static void walk(const struct recovery *recovery, unsigned parts_log2, struct stretch *stretch,
+                 struct stretch_scratch *to)
 {
     uint64_t synced_off = recovery->options->synced_off;
     uint64_t end_off = stretch->begin_off;
     struct entry entry;
     bool verified;
+    memset(stretch->part_ends, 0, sizeof(stretch->part_ends));
     while (end_off > stretch->bottom_off && stretch->count < STRETCH_ENTRIES_MAX &&
            stretch->provisional_count < STRETCH_PROVISIONAL_MAX && take_plain(recovery, end_off, &entry, &verified)) {
-        to[stretch->count++] = (struct passed){
+        size_t part = index_part(&recovery->found.index, entry.key_hash, parts_log2);
+        stretch->part_ends[part]++;
+        to->parts[stretch->count] = (uint8_t)part;
+        to->passed[stretch->count++] = (struct passed){
             .key_hash = entry.key_hash, .word = entry_word(&entry, verified), .payload_len = entry_payload_len(&entry)};
         if (!verified)
             stretch->provisional[stretch->provisional_count++] = end_off;
         if (end_off == synced_off || entry.prev_off == synced_off)
             stretch->synced_matches = true;
-        stretch->oldest = entry;
+        stretch->oldest_off = end_off;
         end_off = entry.prev_off;
     }
     stretch->end_off = end_off;
 }
 
-/* Sort by part, so that each thread that fills one finds its entries together. */
-static void sort(const struct index *index, unsigned parts_log2, struct stretch *stretch, const struct passed *from)
+/* By part, whose sizes are counted, so that each thread that fills one finds its entries together. */
+static void sort(struct stretch *stretch, const struct stretch_scratch *from)
 {
-    size_t parts = (size_t)1 << parts_log2;
-    size_t at[1u << STRETCH_PARTS_LOG2_MAX] = {0};
-    for (size_t i = 0; i < stretch->count; i++)
-        at[index_part(index, from[i].key_hash, parts_log2)]++;
+    size_t at[STRETCH_PARTS_MAX];
     size_t begin = 0;
-    for (size_t part = 0; part < parts; part++) {
-        size_t count = at[part];
+    for (size_t part = 0; part < STRETCH_PARTS_MAX; part++) {
         at[part] = begin;
-        begin += count;
+        begin += stretch->part_ends[part];
         stretch->part_ends[part] = begin;
     }
     for (size_t i = 0; i < stretch->count; i++)
-        stretch->passed[at[index_part(index, from[i].key_hash, parts_log2)]++] = from[i];
+        stretch->passed[at[from->parts[i]]++] = from->passed[i];
 }
 
 struct walk_call {
     const struct recovery *recovery;
+    unsigned parts_log2;
     struct stretch *stretch;
-    struct passed *scratch;
+    struct stretch_scratch *scratch;
 };
 
 static void walk_leaf(void *argument)
@@ -82,12 +84,13 @@ static void walk_leaf(void *argument)
     struct stretch *stretch = call->stretch;
     stretch->begin_off = stretch->known ? stretch->top_off : find_end(call->recovery, stretch);
     if (stretch->begin_off != 0)
-        walk(call->recovery, stretch, call->scratch);
+        walk(call->recovery, call->parts_log2, stretch, call->scratch);
 }
 
-void stretch_walk(const struct recovery *recovery, unsigned parts_log2, struct stretch *stretch, struct passed *scratch)
+void stretch_walk(const struct recovery *recovery, unsigned parts_log2, struct stretch *stretch,
+                  struct stretch_scratch *scratch)
 {
-    struct walk_call call = {.recovery = recovery, .stretch = stretch, .scratch = scratch};
+    struct walk_call call = {.recovery = recovery, .parts_log2 = parts_log2, .stretch = stretch, .scratch = scratch};
     const atomic_bool *cancel = recovery->options->cancel;
     stretch->err = RD_OK;
     stretch->begin_off = stretch->end_off = 0;
@@ -98,5 +101,5 @@ void stretch_walk(const struct recovery *recovery, unsigned parts_log2, struct s
     else if (!guard_run(recovery->base, (size_t)recovery->len, walk_leaf, &call))
         stretch->err = RD_E_TRUNCATED;
     else
-        sort(&recovery->found.index, parts_log2, stretch, scratch);
+        sort(stretch, scratch);
 }
