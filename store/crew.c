@@ -431,10 +431,11 @@ rd_err crew_walk(struct recovery *recovery)
 {
     uint64_t floor_off = recovery->options->floor_off;
     uint64_t stretch_len = recovery->options->stretch_len != 0 ? recovery->options->stretch_len : STRETCH_LEN;
+    uint64_t probe = stretch_len < STRETCH_LEN ? 1 : PROBE_ENTRIES;
     while (recovery->end_off - floor_off > 2 * stretch_len) {
         uint64_t begin_off = recovery->end_off;
         uint64_t entries = recovery->found.entries;
-        RD_TRY(recovery_walk(recovery, floor_off, floor_off, PROBE_ENTRIES));
+        RD_TRY(recovery_walk(recovery, floor_off, floor_off, probe));
         entries = recovery->found.entries - entries;
         uint64_t walked = begin_off - recovery->end_off;
         if (!recovery->proven || entries == 0 || walked > entries * ENTRY_LEN_MAX)

@@ -1,11 +1,12 @@
 /*
  * Any bytes at all as a store. Opening answers in bounded time with a store or
  * with a refusal; nothing whose checksum fails is served; reading changes no
- * byte; what is written into such a file is there afterwards, and what was
- * served before still is.
+ * byte; recovery on threads finds what it finds alone; what is written into such a file is there afterwards, and what
+ * was served before still is.
  */
 #include "../model/image.h"
 #include "scratch.h"
+#include "threads.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -199,6 +200,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     rd_store *store = NULL;
     rd_fault fault;
     rd_store_info info;
+    threads_check((rd_span){data, size});
     scratch_clear();
     scratch_save(path, (rd_span){data, size});
     rd_err err = rd_store_open(path, &reading, &fault, &store);
