@@ -11,17 +11,17 @@
 #define MAP_MIN     ((size_t)256 << 10)
 #define PAGE        ((size_t)4096)
 #define HUGE_PAGE   ((size_t)2 << 20)
-
-#define HUGE_MIN  ((size_t)10 << 20) /* one page more is less than two bytes a key there; the TLB needs it */
-#define GIVE_BACK ((size_t)64 << 10) /* at a time */
+#define HUGE_MIN    ((size_t)10 << 20) /* one page more is less than two bytes a key there; the TLB needs it */
+#define GIVE_BACK   ((size_t)64 << 10) /* at a time */
 
 /* Percent. Full at LOAD_MAX, a table grows by GROWTH, so that it is never below two thirds (24 bytes a key); one made
-   for a known number of keys is at LOAD_MADE; what was deleted counts as long as it can't be dropped, to LOAD_HELD. */
+   for a known number of keys is at LOAD_MADE; what was deleted counts as long as it can't be dropped, to LOAD_HELD,
+   which is above LOAD_MAX: or a table of keys that come and go would grow with each move. */
 #define LOAD_MAX  88u
 #define GROWTH    132u
 #define LOAD_MADE 76u
 #define LOAD_LOW  68u
-#define LOAD_HELD 84u
+#define LOAD_HELD 90u
 
 /* Slots moved for each hash that is added while a table is being moved. From LOAD_MAX on that ends it after 3 % more
    keys; until then the blocks to come get no fuller than 91 % on average, and full at 6 standard deviations. */
