@@ -360,33 +360,37 @@ static rd_err entry_from(rd_err err, struct snapshot *snapshot, rd_entry *entry,
     return RD_OK;
 }
 
-/* The most common case: a value that was checked, in a file without damage. Field by field: what was written in parts
-   can't be read whole before all of it has reached the cache, and no other key would be looked up until then. */
-static inline bool read_plain(const rd_store *store, const struct snapshot *snapshot, uint64_t hash, uint64_t word,
-                              rd_entry *out_entry)
+/* The most common case: the word of a value that was checked, and the entry that it names. */
+static inline bool is_plain(const rd_store *store, uint64_t hash, uint64_t word, const struct entry *entry)
 {
-    struct entry entry;
-    const struct mapping *mapping = snapshot->mapping;
-    if (!has_value(word) || must_check(store, word) || (mapping->layout != NULL && mapping->layout->damage_count > 0))
-        return false;
-    if (guard_parse(mapping->base, word_off(word), &entry) != RD_OK || entry.key_hash != hash || entry.crc == 0)
-        return false;
-    out_entry->payload.data = mapping->base + entry.start_off;
-    out_entry->payload.len = (size_t)entry_payload_len(&entry);
-    out_entry->meta.key_hash = hash;
-    out_entry->meta.prev_off = entry.prev_off;
-    out_entry->meta.checksum = entry.crc;
+    return !must_check(store, word) && entry->key_hash == hash && entry->crc != 0 && !entry->tombstone;
+}
+
+/* Field by field: what was written in parts can't be read whole before all of it has reached the cache, and no other
+   key would be looked up until then. */
+static inline void put_entry(const struct snapshot *snapshot, const struct entry *entry, rd_entry *out_entry)
+{
+    out_entry->payload.data = snapshot->mapping->base + entry->start_off;
+    out_entry->payload.len = (size_t)entry_payload_len(entry);
+    out_entry->meta.key_hash = entry->key_hash;
+    out_entry->meta.prev_off = entry->prev_off;
+    out_entry->meta.checksum = entry->crc;
     out_entry->meta.tombstone = false;
     out_entry->pin = snapshot->pin;
-    return true;
 }
 
 rd_err rd_store_read_hash(rd_store *store, uint64_t key_hash, rd_entry *out_entry)
 {
     struct snapshot snapshot;
     uint64_t word = resolve_one(store, key_hash, &snapshot);
-    if (read_plain(store, &snapshot, key_hash, word, out_entry))
+    struct entry plain;
+    const struct layout *layout = snapshot.mapping->layout;
+    if (has_value(word) && (layout == NULL || layout->damage_count == 0) &&
+        guard_parse(snapshot.mapping->base, word_off(word), &plain) == RD_OK &&
+        is_plain(store, key_hash, word, &plain)) {
+        put_entry(&snapshot, &plain, out_entry);
         return RD_OK;
+    }
     rd_entry entry = {0};
     rd_err err = store_load(store, &snapshot, key_hash, word, NULL, false, NULL, &entry.payload, &entry.meta);
     return entry_from(err, &snapshot, &entry, out_entry);
@@ -454,8 +458,15 @@ static void batch_read(rd_store *store, rd_key *keys, size_t count, rd_batch_ite
             snapshot_trailers(&snapshot, keys + i, now, at_most(count - i - now, TRAILERS_MAX), trailers);
         }
         rd_batch_item *item = &out_items[i];
+        const struct trailer *trailer = &trailers[i % TRAILERS_MAX];
+        if (trailer->known && is_plain(store, keys[i].hash, keys[i].cookie, &trailer->entry)) {
+            item->err = RD_OK;
+            put_entry(&snapshot, &trailer->entry, &item->entry);
+            live++;
+            continue;
+        }
         *item = (rd_batch_item){0};
-        item->err = store_load(store, &snapshot, keys[i].hash, keys[i].cookie, &trailers[i % TRAILERS_MAX], false, NULL,
+        item->err = store_load(store, &snapshot, keys[i].hash, keys[i].cookie, trailer, false, NULL,
                                &item->entry.payload, &item->entry.meta);
         if (item->err == RD_OK) {
             item->entry.pin = snapshot.pin;
@@ -488,13 +499,18 @@ void rd_batch_release(rd_batch_item *items, size_t count)
     pin_return(pin, held);
 }
 
+static rd_key *keys_create(size_t count)
+{
+    return count > SIZE_MAX / sizeof(rd_key) ? NULL : malloc((count > 0 ? count : 1) * sizeof(rd_key));
+}
+
 rd_err rd_store_batch_read(rd_store *store, const rd_span *keys, size_t count, rd_batch_item *out_items)
 {
-    rd_key *resolved = calloc(count > 0 ? count : 1, sizeof(*resolved));
+    rd_key *resolved = keys_create(count);
     if (resolved == NULL)
         return RD_E_NOMEM;
     for (size_t i = 0; i < count; i++)
-        resolved[i].hash = rd_hash(keys[i]);
+        resolved[i] = (rd_key){.hash = rd_hash(keys[i])};
     batch_read(store, resolved, count, out_items);
     free(resolved);
     return RD_OK;
@@ -503,7 +519,7 @@ rd_err rd_store_batch_read(rd_store *store, const rd_span *keys, size_t count, r
 rd_err rd_store_batch_read_hashed(rd_store *store, const uint64_t *key_hashes, const rd_span *keys, size_t count,
                                   rd_batch_item *out_items)
 {
-    rd_key *resolved = calloc(count > 0 ? count : 1, sizeof(*resolved));
+    rd_key *resolved = keys_create(count);
     if (resolved == NULL)
         return RD_E_NOMEM;
     for (size_t i = 0; i < count; i++) {
