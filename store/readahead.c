@@ -1,6 +1,7 @@
 #include "readahead.h"
 #include "base.h"
 #include "thread.h"
+#include <errno.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -23,20 +24,20 @@ static uintptr_t page_len(void)
     return (uintptr_t)sysconf(_SC_PAGESIZE);
 }
 
-/* madvise for whole pages around a range. What it doesn't know, or can't do, only makes it slower. */
-static void advise(const uint8_t *base, uint64_t begin_off, uint64_t end_off, int advice)
+/* madvise for whole pages around a range. Returns: whether the system did it; where not, it is only slower. */
+static bool advise(const uint8_t *base, uint64_t begin_off, uint64_t end_off, int advice)
 {
     uintptr_t begin = ((uintptr_t)base + begin_off) & ~(page_len() - 1);
-    (void)madvise((void *)begin, (uintptr_t)base + end_off - begin, advice);
+    return madvise((void *)begin, (uintptr_t)base + end_off - begin, advice) == 0;
 }
 
 void populate_range(const uint8_t *base, uint64_t begin_off, uint64_t end_off)
 {
 #ifdef MADV_POPULATE_READ
-    advise(base, begin_off, end_off, MADV_POPULATE_READ);
-#else
-    advise(base, begin_off, end_off, MADV_WILLNEED);
+    if (advise(base, begin_off, end_off, MADV_POPULATE_READ) || errno != EINVAL)
+        return;
 #endif
+    (void)advise(base, begin_off, end_off, MADV_WILLNEED);
 }
 
 bool is_resident(const uint8_t *base, uint64_t begin_off, uint64_t end_off)
@@ -88,7 +89,7 @@ rd_err readahead_start(const uint8_t *base, uint64_t floor_off, uint64_t end_off
     pthread_mutex_init(&readahead->lock, NULL);
     pthread_cond_init(&readahead->wanted, NULL);
 #ifdef MADV_HUGEPAGE
-    advise(base, floor_off, end_off, MADV_HUGEPAGE);
+    (void)advise(base, floor_off, end_off, MADV_HUGEPAGE);
 #endif
     if (thread_start(readahead_run, readahead, &readahead->thread) != RD_OK) {
         free(readahead);
@@ -117,7 +118,7 @@ void readahead_stop(struct readahead *readahead)
     pthread_join(readahead->thread, NULL);
 #ifdef MADV_HUGEPAGE
     /* a single page that is read later must not cost a huge one */
-    advise(readahead->base, readahead->floor_off, readahead->end_off, MADV_NOHUGEPAGE);
+    (void)advise(readahead->base, readahead->floor_off, readahead->end_off, MADV_NOHUGEPAGE);
 #endif
     pthread_cond_destroy(&readahead->wanted);
     pthread_mutex_destroy(&readahead->lock);

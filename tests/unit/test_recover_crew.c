@@ -389,6 +389,32 @@ static void a_recovery_tells_how_far_it_has_come(void **state)
     }
 }
 
+/* Where the system lets go of a file's pages, its bytes are read ahead while they are walked. */
+static void a_file_that_is_not_in_memory_comes_out_the_same(void **state)
+{
+    const char *path = temp_path(state, "s");
+    AUTO_BYTES file = hostile_build(HOSTILE_PAYLOADS, 20);
+    for (uint64_t i = 0; i < MANY; i++)
+        put_random(&file, fill_hash(i % KEYS), (size_t)(i % 90) + 2);
+    file_save(path, file.data, file.len);
+    const struct recover_options options = {.synced_off = SYNCED_UNKNOWN};
+    struct run want = run_recover(file.data, file.len, &options, 1, ALONE);
+    for (unsigned threads = 1; threads <= 3; threads++) {
+        int fd = open(path, O_RDONLY | O_CLOEXEC);
+        assert_true(fd >= 0);
+        assert_int_equal(fsync(fd), 0);
+        assert_int_equal(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), 0);
+        uint8_t *base = mmap(NULL, file.len, PROT_READ, MAP_SHARED, fd, 0);
+        assert_true(base != MAP_FAILED);
+        struct run run = run_recover(base, file.len, &options, threads, 0);
+        expect_same(&want, &run, "cold");
+        run_fini(&run);
+        munmap(base, file.len);
+        close(fd);
+    }
+    run_fini(&want);
+}
+
 static struct sigaction engines_own;
 static int cut_fd;
 
@@ -432,6 +458,7 @@ int main(void)
         cmocka_unit_test(a_crowded_block_costs_no_entry),
         cmocka_unit_test(a_recovery_on_threads_is_cancelled_within_the_stretches_at_hand),
         cmocka_unit_test(a_recovery_tells_how_far_it_has_come),
+        TEMP_TEST(a_file_that_is_not_in_memory_comes_out_the_same),
         TEMP_TEST(a_file_that_is_cut_under_the_threads_is_an_error_and_no_crash),
     };
     return cmocka_run_group_tests_name("recover_crew", tests, NULL, NULL);
