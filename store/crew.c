@@ -10,7 +10,7 @@
 #define ENTRY_LEN_MAX  UINT64_C(49152) /* on average: of larger ones most bytes are not read at all */
 #define ENTRIES_WANTED 512u            /* a stretch */
 #define STRETCHES_EACH 4u              /* a thread, a step */
-#define FETCH_AHEAD    24u             /* entries between fetching a slot and filling it */
+#define FETCH_AHEAD    32u             /* entries between fetching a slot and filling it */
 #define AHEAD_LEN      UINT64_C(0x4000000)
 #define TABLE_PIECE    ((size_t)2 << 20)
 #define HOLD_OFF_MAX   64u               /* steps that are left out where they were in vain */
@@ -119,11 +119,12 @@ static void fill_part(struct crew *crew, size_t part)
             continue;
         size_t end = stretch->part_ends[part];
         size_t fetched = part_begin(stretch, part);
+        struct index_place places[FETCH_AHEAD];
         for (tally->at = fetched; tally->at < end; tally->at++) {
-            for (; fetched < end && fetched <= tally->at + FETCH_AHEAD; fetched++)
-                index_prefetch(index, stretch->passed[fetched].key_hash);
+            for (; fetched < end && fetched < tally->at + FETCH_AHEAD; fetched++)
+                places[fetched % FETCH_AHEAD] = index_locate(index, stretch->passed[fetched].key_hash);
             const struct passed *passed = &stretch->passed[tally->at];
-            rd_err err = index_add(index, passed->key_hash, passed->word, &tally->index);
+            rd_err err = index_add_at(&places[tally->at % FETCH_AHEAD], passed->key_hash, passed->word, &tally->index);
             if (err == RD_E_UNAVAILABLE) {
                 tally->begun = true;
                 return;

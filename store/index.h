@@ -114,6 +114,10 @@ struct index_tally {
    happens in a crowded block is for index_set_if_new, from one thread: RD_E_UNAVAILABLE. */
 rd_err index_add(const struct index *index, uint64_t hash, uint64_t word, struct index_tally *tally);
 
+/* The same at a hash's place, which index_locate found a while ago, so that its line is there by now. */
+struct index_place;
+rd_err index_add_at(const struct index_place *place, uint64_t hash, uint64_t word, struct index_tally *tally);
+
 /* Afterwards, what each thread has counted. */
 void index_added(struct index *index, const struct index_tally *tally);
 

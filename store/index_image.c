@@ -13,11 +13,28 @@ size_t index_part(const struct index *index, uint64_t hash, unsigned parts_log2)
     return (size_t)(index_mix(table_now(index)->secret, hash) >> 1 >> (63 - parts_log2));
 }
 
-rd_err index_add(const struct index *index, uint64_t hash, uint64_t word, struct index_tally *tally)
+/* table_find, a line at a time: where in it the slot is can't be foretold, so nothing jumps by that. */
+static struct slot *find_by_line(const struct table *table, uint64_t mixed, uint64_t hash)
 {
-    uint64_t mixed;
-    const struct table *table = table_of(index, hash, &mixed);
-    struct slot *slot = table_find(table, mixed, hash);
+    struct slot *block = &table->slots[table_block(table, mixed) * table->block_slots];
+    uint32_t at = table_place(table, mixed);
+    for (uint32_t looked = 0; looked < table->block_slots; looked += LINE_SLOTS) {
+        unsigned fits = 0;
+        for (unsigned i = 0; i < LINE_SLOTS; i++) {
+            bool same = atomic_load_explicit(&block[at + i].hash, memory_order_relaxed) == hash;
+            bool empty = atomic_load_explicit(&block[at + i].word, memory_order_relaxed) == WORD_NONE;
+            fits |= ((unsigned)same | (unsigned)empty) << i;
+        }
+        if (fits != 0)
+            return &block[at + (unsigned)__builtin_ctz(fits)];
+        at = at + LINE_SLOTS == table->block_slots ? 0 : at + LINE_SLOTS;
+    }
+    return NULL;
+}
+
+rd_err index_add_at(const struct index_place *place, uint64_t hash, uint64_t word, struct index_tally *tally)
+{
+    struct slot *slot = find_by_line(place->table, place->mixed, hash);
     if (slot == NULL)
         return RD_E_UNAVAILABLE;
     if (atomic_load_explicit(&slot->word, memory_order_relaxed) != WORD_NONE)
@@ -27,6 +44,12 @@ rd_err index_add(const struct index *index, uint64_t hash, uint64_t word, struct
     tally->added++;
     tally->tombstones += (word & WORD_TOMBSTONE) != 0;
     return RD_OK;
+}
+
+rd_err index_add(const struct index *index, uint64_t hash, uint64_t word, struct index_tally *tally)
+{
+    struct index_place place = index_locate(index, hash);
+    return index_add_at(&place, hash, word, tally);
 }
 
 void index_added(struct index *index, const struct index_tally *tally)
