@@ -51,18 +51,29 @@ static bool read_all(int fd, void *into, uint64_t len, uint64_t offset)
 static bool is_safe(const struct stat *file, const struct stat *store)
 {
     bool owned = file->st_uid == store->st_uid || file->st_uid == 0 || file->st_uid == geteuid();
-    return owned && (file->st_mode & ~store->st_mode & OTHERS_WRITE) == 0;
+    mode_t allowed = file->st_gid == store->st_gid ? store->st_mode : store->st_mode & (mode_t)~S_IWGRP;
+    return owned && (file->st_mode & ~allowed & OTHERS_WRITE) == 0;
 }
 
-static rd_err open_index(struct loading *loading, const char *path, bool beside)
+/* I-12: a store whose own name the options give has no index, neither now nor at its close. */
+static rd_err forget_path(struct loading *loading, struct index_file *file)
+{
+    free(file->path);
+    file->path = NULL;
+    return refuse(loading, RD_INDEX_OTHER);
+}
+
+static rd_err open_index(struct loading *loading, struct index_file *index)
 {
     struct stat file;
     struct stat store;
-    loading->fd = open(path, OPEN_FLAGS | (beside ? O_NOFOLLOW : 0));
+    loading->fd = open(index->path, OPEN_FLAGS | (index->beside ? O_NOFOLLOW : 0));
     if (loading->fd < 0)
-        return refuse(loading, errno == ENOENT ? RD_INDEX_NONE : RD_INDEX_UNREADABLE);
+        return refuse(loading, errno == ENOENT ? RD_INDEX_NONE : errno == ELOOP ? RD_INDEX_OTHER : RD_INDEX_UNREADABLE);
     if (fstat(loading->fd, &file) != 0 || fstat(loading->call->file->fd, &store) != 0)
         return refuse(loading, RD_INDEX_UNREADABLE);
+    if (file.st_ino == store.st_ino && file.st_dev == store.st_dev)
+        return forget_path(loading, index);
     if (!S_ISREG(file.st_mode))
         return refuse(loading, RD_INDEX_OTHER);
     if (!is_safe(&file, &store))
@@ -381,7 +392,7 @@ rd_err index_file_load(struct index_file *file, const struct index_file_call *ca
     rd_err err = RD_ABSENT;
     file->source = RD_INDEX_OFF;
     if (file->path != NULL) {
-        err = open_index(&loading, file->path, file->beside);
+        err = open_index(&loading, file);
         if (err == RD_OK)
             err = load(&loading);
         file->source = err == RD_OK ? RD_INDEX_SNAPSHOT : loading.source;

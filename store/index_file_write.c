@@ -49,32 +49,42 @@ static void writing_fini(struct writing *writing)
 
 /* ---- what is under a name ---------------------------------------------------------------------------------------- */
 
-/* Whether it is a file that this module has made, or begun: an empty one too. */
-static bool is_ours(int fd)
+/* Whether it is a file that this module has made. `begun`: or had only just begun, so that it is empty. */
+static bool is_ours(int fd, bool begun)
 {
     struct stat st;
     uint8_t magic[sizeof(INDEX_FILE_MAGIC) - 1];
     if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))
         return false;
-    return st.st_size == 0 || (pread(fd, magic, sizeof(magic), 0) == (ssize_t)sizeof(magic) &&
-                               memcmp(magic, INDEX_FILE_MAGIC, sizeof(magic)) == 0);
+    return (begun && st.st_size == 0) || (pread(fd, magic, sizeof(magic), 0) == (ssize_t)sizeof(magic) &&
+                                          memcmp(magic, INDEX_FILE_MAGIC, sizeof(magic)) == 0);
 }
 
-rd_err index_file_check(const char *path)
+static rd_err check(const char *path, bool begun)
 {
     int fd = open(path, LOOK_FLAGS);
     if (fd < 0)
         return errno == ENOENT ? RD_OK : RD_E_IO;
-    bool ours = is_ours(fd);
+    bool ours = is_ours(fd, begun);
     close(fd);
     errno = EEXIST;
     return ours ? RD_OK : RD_E_IO;
 }
 
+rd_err index_file_check(const char *path)
+{
+    return check(path, false);
+}
+
+static rd_err checked_remove(const char *path, bool begun)
+{
+    RD_TRY(check(path, begun));
+    return unlink(path) == 0 || errno == ENOENT ? RD_OK : RD_E_IO;
+}
+
 rd_err index_file_remove(const char *path)
 {
-    RD_TRY(index_file_check(path));
-    return unlink(path) == 0 || errno == ENOENT ? RD_OK : RD_E_IO;
+    return checked_remove(path, false);
 }
 
 /* One that was being made when its maker died, unless he lives. */
@@ -84,7 +94,7 @@ static rd_err remove_left_over(const struct writing *writing)
     bool locked = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
     if (fd >= 0)
         close(fd);
-    return locked ? RD_E_LOCKED : index_file_remove(writing->new_path);
+    return locked ? RD_E_LOCKED : checked_remove(writing->new_path, true);
 }
 
 static bool is_same_file(const char *path, int fd)
@@ -102,6 +112,11 @@ static rd_err make_file(struct writing *writing)
     if (asprintf(&writing->new_path, "%s" NEW_SUFFIX, writing->path) < 0) {
         writing->new_path = NULL;
         return RD_E_NOMEM;
+    }
+    int fd = writing->store->file.fd;
+    if (is_same_file(writing->path, fd) || is_same_file(writing->new_path, fd)) { /* it may begin with the magic */
+        errno = EEXIST;
+        return RD_E_IO;
     }
     RD_TRY(remove_left_over(writing));
     writing->file.fd = open(writing->new_path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, OWNER_MODE);

@@ -56,9 +56,11 @@ static int tell_failures(const struct tool_store *store, const struct bench_keys
         status = report(STATUS_FAILED, "%s: key hash %016" PRIx64 ": %s", store->target, result->failures[i].key_hash,
                         result->failures[i].what);
     if (result->failed > 0)
-        status = report(STATUS_FAILED, "%s: %" PRIu64 " wrong answers", store->target, result->failed);
+        status = report(STATUS_FAILED, "%s: %" PRIu64 " wrong answer%s", store->target, result->failed,
+                        result->failed == 1 ? "" : "s");
     if (keys->damaged > 0)
-        status = report(STATUS_FAILED, "%s: %" PRIu64 " damaged keys were left out", store->target, keys->damaged);
+        status = report(STATUS_FAILED, "%s: %" PRIu64 " damaged key%s left out", store->target, keys->damaged,
+                        keys->damaged == 1 ? " was" : "s were");
     return status;
 }
 

@@ -228,6 +228,66 @@ static void what_is_no_index_is_neither_removed_nor_replaced(void **state)
     }
 }
 
+/* I-12: neither where its first value begins as an index does, nor under another name. */
+static void the_store_itself_is_never_taken_for_its_index(void **state)
+{
+    static const char *const names[] = {"s", "linked"};
+    rd_store *store = store_make(state, "s");
+    store_put(store, "first", "rdrv-idx and more", 17);
+    store_fill(store, 0, 10);
+    assert_int_equal(rd_store_sync(store), RD_OK);
+    rd_store_close(store);
+    assert_int_equal(link(temp_path(state, "s"), temp_path(state, "linked")), 0);
+    AUTO_BYTES before = file_load(temp_path(state, "s"));
+    for (size_t i = 0; i < 2; i++) {
+        rd_fault fault;
+        rd_indexed done;
+        const rd_open_options options = {.writable = true, .index = temp_path(state, names[i]), .index_after = 1};
+        store = store_open_ok(temp_path(state, "s"), &open_recovering);
+        assert_int_equal(rd_store_save_index(store, temp_path(state, names[i]), &fault, &done), RD_E_IO);
+        assert_non_null(strstr(fault.text, "move it away"));
+        rd_store_close(store);
+        file_expect(temp_path(state, names[i]), before.data, before.len, names[i]);
+        store = store_open_ok(temp_path(state, "s"), &options);
+        assert_int_equal(store_info(store).index_source, RD_INDEX_OTHER);
+        rd_store_close(store);
+        file_expect(temp_path(state, names[i]), before.data, before.len, names[i]);
+    }
+    unlink(temp_path(state, "linked")); /* a file with a second name is not compacted */
+    const rd_open_options options = {.writable = true, .index = temp_path(state, "s"), .index_after = 1};
+    store = store_open_ok(temp_path(state, "s"), &options);
+    rd_compacted compacted;
+    assert_int_equal(rd_store_compact(store, NULL, NULL, &compacted), RD_OK);
+    rd_store_close(store);
+    assert_int_equal(source_of(state, "s"), RD_INDEX_NONE);
+}
+
+/* It would be removed as what a crash left of an index that is to be "s". */
+static void a_store_by_the_name_of_a_new_index_is_left_alone(void **state)
+{
+    rd_fault fault;
+    rd_indexed done;
+    rd_store *store = store_make(state, "s.new");
+    store_put(store, "first", "rdrv-idx and more", 17);
+    assert_int_equal(rd_store_save_index(store, temp_path(state, "s"), &fault, &done), RD_E_IO);
+    assert_non_null(strstr(fault.text, "move it away"));
+    rd_store_close(store);
+    assert_int_equal(source_of(state, "s.new"), RD_INDEX_NONE);
+}
+
+static void an_empty_file_is_not_replaced(void **state)
+{
+    rd_fault fault;
+    rd_indexed done;
+    indexed_make(state);
+    file_save(temp_path(state, "other"), "", 0);
+    rd_store *store = store_open_ok(temp_path(state, "s"), &open_recovering);
+    assert_int_equal(rd_store_save_index(store, temp_path(state, "other"), &fault, &done), RD_E_IO);
+    assert_non_null(strstr(fault.text, "move it away"));
+    rd_store_close(store);
+    assert_int_equal(file_len(temp_path(state, "other")), 0);
+}
+
 static void a_link_in_its_place_is_not_followed(void **state)
 {
     rd_fault fault;
@@ -406,6 +466,9 @@ int main(void)
         TEMP_TEST(reading_makes_and_removes_nothing),
         TEMP_TEST(opening_for_writing_removes_a_stale_one),
         TEMP_TEST(what_is_no_index_is_neither_removed_nor_replaced),
+        TEMP_TEST(the_store_itself_is_never_taken_for_its_index),
+        TEMP_TEST(a_store_by_the_name_of_a_new_index_is_left_alone),
+        TEMP_TEST(an_empty_file_is_not_replaced),
         TEMP_TEST(a_link_in_its_place_is_not_followed),
         TEMP_TEST(opening_by_it_can_be_cancelled),
         TEMP_TEST(what_a_crash_left_of_one_is_removed),

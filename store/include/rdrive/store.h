@@ -120,7 +120,8 @@ typedef enum rd_file_state {
     X(RD_INDEX_OFF, false, "recovered: no snapshot index was asked for")                                               \
     X(RD_INDEX_SNAPSHOT, false, "snapshot index")                                                                      \
     X(RD_INDEX_NONE, false, "recovered: there is no snapshot index")                                                   \
-    X(RD_INDEX_UNREADABLE, false, "recovered: the snapshot index can't be read now")                                   \
+    X(RD_INDEX_UNREADABLE, false,                                                                                      \
+      "recovered: the snapshot index can't be read now: permissions, memory or an I/O error")                          \
     X(RD_INDEX_OTHER, false, "recovered: what lies in the snapshot index's place is none")                             \
     X(RD_INDEX_UNSAFE, false, "recovered: the snapshot index could be written by others than the store")               \
     X(RD_INDEX_VERSION, false, "recovered: the snapshot index is of another version of rdrive")                        \
