@@ -434,6 +434,7 @@ rd_err crew_walk(struct recovery *recovery)
     uint64_t stretch_len = recovery->options->stretch_len != 0 ? recovery->options->stretch_len : STRETCH_LEN;
     uint64_t probe = stretch_len < STRETCH_LEN ? 1 : PROBE_ENTRIES;
     while (recovery->end_off - floor_off > 2 * stretch_len) {
+        RD_TRY(recovery_walk(recovery, floor_off, floor_off, 1)); /* a tail that is torn says nothing about entries */
         uint64_t begin_off = recovery->end_off;
         uint64_t entries = recovery->found.entries;
         RD_TRY(recovery_walk(recovery, floor_off, floor_off, probe));
