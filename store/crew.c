@@ -16,7 +16,7 @@
 #define HOLD_OFF_MAX   64u               /* steps that are left out where they were in vain */
 #define GUESS_MIN      1024u             /* entries, before keys are guessed from them */
 #define GUESS_MAX      ((size_t)8 << 20) /* keys that room is made for because there may be as many */
-#define GUESS_GROWTH   4u                /* or so many times what there is */
+#define GUESS_GROWTH   2u                /* or so many times what there is */
 
 /* What the thread that fills a part of the index found, and how far it came: in a crowded block it stops. */
 struct tally {
@@ -190,7 +190,9 @@ static size_t guess_keys(const struct crew *crew, size_t entries)
     double left = (double)(recovery->end_off - recovery->options->floor_off);
     double dense = (double)recovery->found.entries / (double)(recovery->len - recovery->end_off);
     double guess = ((double)entries + left * dense) * (double)used / (double)filled * 1.02;
-    size_t most = used * GUESS_GROWTH > GUESS_MAX ? used * GUESS_GROWTH : GUESS_MAX;
+    size_t most = used * GUESS_GROWTH;
+    if (used + filled / 16 > filled && most < GUESS_MAX)
+        most = GUESS_MAX; /* hardly any key was written twice */
     size_t keys = guess < (double)most ? (size_t)guess : most;
     return keys > entries ? keys : entries;
 }
