@@ -22,9 +22,23 @@ static void give_back(void *reader)
     atomic_store_explicit(&((struct epoch_reader *)reader)->taken, false, memory_order_release);
 }
 
+/* In a child of fork only the thread that forked lives on: no other reads, and none will leave. */
+static void forget_others(void)
+{
+    atomic_store(&sharing, 0);
+    for (struct epoch_reader *line = atomic_load(&readers); line != NULL; line = line->next) {
+        if (line == mine)
+            continue;
+        atomic_store(&line->entered, 0);
+        atomic_store(&line->taken, false);
+    }
+}
+
 static void make_key(void)
 {
     RD_REQUIRE(pthread_key_create(&key, give_back) == 0);
+    int refused = pthread_atfork(NULL, NULL, forget_others);
+    (void)refused; /* without memory: then a child that opens a store of its own may keep what it replaces */
 }
 
 /* A line that an ended thread has left, or a new one; NULL without memory. */

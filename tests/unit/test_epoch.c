@@ -4,6 +4,8 @@
 #include "support.h"
 
 #include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 static void nothing_passes_as_long_as_somebody_reads_who_began_before(void **state)
 {
@@ -34,6 +36,29 @@ static void who_reads_again_no_longer_holds_up_what_was_before(void **state)
     assert_true(epoch_passed(epoch));
     assert_false(epoch_passed(epoch_retire()));
     epoch_leave(reader);
+}
+
+/* Else a child that opens a store of its own would wait for good. */
+static void who_read_as_the_process_forked_holds_up_nothing_in_the_child(void **state)
+{
+    (void)state;
+    struct parked parked;
+    epoch_leave(epoch_enter());
+    parked_enter(&parked);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        struct epoch_reader *reader = epoch_enter();
+        bool held = !epoch_passed(epoch_retire());
+        epoch_leave(reader);
+        _exit(held && epoch_passed(epoch_retire()) ? 0 : 1);
+    }
+    int status = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    bool held_here = !epoch_passed(epoch_retire());
+    parked_leave(&parked);
+    assert_true(held_here);
+    assert_int_equal(status, 0);
 }
 
 static void *wait_for(void *argument)
@@ -198,6 +223,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nothing_passes_as_long_as_somebody_reads_who_began_before),
         cmocka_unit_test(who_reads_again_no_longer_holds_up_what_was_before),
+        cmocka_unit_test(who_read_as_the_process_forked_holds_up_nothing_in_the_child),
         cmocka_unit_test(waiting_ends_once_all_have_left),
         cmocka_unit_test(threads_that_read_at_once_have_a_line_each),
         cmocka_unit_test(lines_of_threads_that_ended_are_used_again),
