@@ -71,11 +71,20 @@ const struct slot *index_image(struct index *index, struct index_image *out_imag
     return table->slots;
 }
 
+/* Neither too full to work nor, beyond a size that counts for little, so empty that it is made to take memory. */
+static bool is_shape_possible(const struct index_image *image)
+{
+    if (image->blocks_log2 > 32 || image->block_slots < SLOTS_MIN || image->block_slots > BLOCK_SLOTS ||
+        image->block_slots % LINE_SLOTS != 0)
+        return false;
+    size_t slots = (size_t)image->block_slots << image->blocks_log2;
+    return image->used <= percent(slots, LOAD_CROWDED) &&
+           (slots < SLOTS_SMALL || image->used >= percent(slots, LOAD_IMAGE_LEAST));
+}
+
 rd_err index_init_image(struct index *index, const struct index_image *image, struct slot **out_slots)
 {
-    if (image->blocks_log2 > 32 || image->block_slots < LINE_SLOTS || image->block_slots > BLOCK_SLOTS ||
-        image->block_slots % LINE_SLOTS != 0 ||
-        image->used > percent((size_t)image->block_slots << image->blocks_log2, LOAD_CROWDED))
+    if (!is_shape_possible(image))
         return RD_E_INVALID;
     struct shape shape = {.blocks_log2 = image->blocks_log2, .block_slots = image->block_slots};
     struct table *table = table_create(shape, image->secret);

@@ -34,6 +34,9 @@
 /* No block is fuller than that but by bad luck or ill will: a table of its own secret has none. Percent. */
 #define LOAD_CROWDED 97u
 
+/* An image is made of a table that was fitted, so at LOAD_LOW at least, unless memory was refused for that. Percent. */
+#define LOAD_IMAGE_LEAST 20u
+
 /* How far from their places the hashes of such a block are, on average: half as far at the fullest. */
 #define DISTANCE_MAX 32u
 

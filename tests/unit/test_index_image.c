@@ -189,6 +189,8 @@ static void an_image_of_no_shape_is_refused(void **state)
         {.blocks_log2 = 1, .block_slots = 4098},
         {.blocks_log2 = 1, .block_slots = BLOCK_SLOTS + LINE_SLOTS},
         {.blocks_log2 = 1, .block_slots = UINT32_MAX - 3},
+        {.blocks_log2 = 1, .block_slots = LINE_SLOTS, .used = 2},
+        {.blocks_log2 = 13, .block_slots = BLOCK_SLOTS, .used = 5},
         {.blocks_log2 = 1, .block_slots = 4096, .used = 8192},
         {.blocks_log2 = 1, .block_slots = 4096, .used = UINT64_MAX},
     };
