@@ -20,6 +20,7 @@ struct rd_iter {
     rd_err broken;     /* what there is to say from now on */
     bool unique;       /* no key has two entries, so each sight is the first */
     struct index seen; /* else F-12: the first sight of a hash decides */
+    uint64_t missing;  /* live keys that are still to be seen */
     size_t next, count;
     struct sight window[WINDOW_MAX];
 };
@@ -36,6 +37,7 @@ rd_err rd_iter_create(rd_store *store, rd_iter **out_iter)
     reading_end(&reading);
     iter->store = store;
     iter->broken = RD_OK;
+    iter->missing = figures.live_keys;
     const struct layout *layout = iter->snapshot.mapping->layout;
     iter->unique = figures.entries == figures.live_keys && (layout == NULL || layout->damage_count == 0);
     rd_err err = iter->unique ? RD_OK : index_init(&iter->seen);
@@ -107,6 +109,20 @@ static rd_err sift(rd_iter *iter)
     return RD_OK;
 }
 
+/* The chain's end. A link that was damaged after it was checked may have led past live keys (I-13): all must have been
+   seen. */
+static rd_err end_of_chain(const rd_iter *iter)
+{
+    return iter->missing == 0 ? RD_ABSENT : RD_E_DAMAGED;
+}
+
+static void count_seen(rd_iter *iter)
+{
+    for (size_t i = 0; i < iter->count; i++)
+        if (iter->window[i].damage == NULL && iter->missing > 0)
+            iter->missing--;
+}
+
 /* Returns: RD_OK with something in the window, RD_ABSENT at the end, RD_E_NOMEM; RD_E_DAMAGED, RD_E_TRUNCATED. */
 static rd_err fill(rd_iter *iter)
 {
@@ -118,10 +134,14 @@ static rd_err fill(rd_iter *iter)
             iter->count = 0; /* one by one, then, up to the one that is gone */
             iter->end_off = end_off;
         }
-        if (err == RD_OK && iter->count == 0)
+        if (err == RD_OK && iter->count == 0) {
             err = walk_one(iter);
+            err = err == RD_ABSENT ? end_of_chain(iter) : err;
+        }
         if (err == RD_OK && !iter->unique)
             err = sift(iter);
+        if (err == RD_OK)
+            count_seen(iter);
         if (err == RD_E_DAMAGED) /* the file changed, and the chain ends here */
             upkeep_recover(iter->store->upkeep);
         if (err != RD_OK) {

@@ -125,6 +125,37 @@ static void iteration_finds_out_too(void **state)
     expect_as_recovered(state, store, "iterated");
 }
 
+/* Nobody reads what is superseded; but its link, if it leads to an entry further down, hides all that it passes. */
+static void iteration_notices_keys_that_a_superseded_link_hides(void **state)
+{
+    rd_iter *iter = NULL;
+    rd_entry entry;
+    rd_err err = RD_OK;
+    size_t failed = 0;
+    make_longer(state);
+    uint64_t end = end_of(state, "key-2000");
+    uint64_t link = end - 64; /* where the one before ends: all of these are of one size */
+    rd_store *store = store_open_ok(temp_path(state, "s"), &open_writing);
+    store_put(store, "key-2000", "newer", 5);
+    assert_int_equal(rd_store_sync(store), RD_OK);
+    rd_store_close(store);
+    index_ok(state, "s");
+    uint8_t second = (uint8_t)(link >> 8);
+    file_poke(temp_path(state, "s"), end - 11,
+              (uint8_t)(second & (0u - second))); /* a bit that is set: down by 256 bytes, or more */
+    store = store_open_ok(temp_path(state, "s"), &open_reading);
+    assert_int_equal(store_info(store).index_source, RD_INDEX_SNAPSHOT);
+    assert_int_equal(rd_iter_create(store, &iter), RD_OK);
+    while (err != RD_ABSENT) {
+        err = rd_iter_next(iter, &entry);
+        failed += err == RD_E_DAMAGED;
+    }
+    rd_iter_destroy(iter);
+    assert_int_equal(failed, 1);
+    wait_generation(store, 2);
+    expect_as_recovered(state, store, "iterated");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -132,6 +163,7 @@ int main(void)
         TEMP_TEST(a_link_that_was_damaged_since_is_mended),
         TEMP_TEST(a_hash_that_was_damaged_since_is_not_taken_for_anothers),
         TEMP_TEST(iteration_finds_out_too),
+        TEMP_TEST(iteration_notices_keys_that_a_superseded_link_hides),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -246,7 +246,9 @@ RD_MUST_CHECK rd_err rd_iter_create(rd_store *store, rd_iter **out_iter);
 /**
  * The next live entry, valid until the next call on `iter`: it is the iterator's, don't release it.
  * Returns: RD_OK; RD_ABSENT at the end; RD_E_DAMAGED the newest entry of the key `out_entry->meta.key_hash` is damaged,
- *          and RD_E_TRUNCATED it is gone (go on with the next call); RD_E_NOMEM.
+ *          and RD_E_TRUNCATED it is gone (go on with the next call); RD_E_NOMEM. RD_E_DAMAGED comes with hash 0 and no
+ *          link, right before the end, where links were damaged since they were checked and keys are missing: the store
+ *          is being recovered, and a new iteration shows them.
  */
 RD_MUST_CHECK rd_err rd_iter_next(rd_iter *iter, rd_entry *out_entry);
 
