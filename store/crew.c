@@ -13,7 +13,9 @@
 #define FETCH_AHEAD    32u             /* entries between fetching a slot and filling it */
 #define AHEAD_LEN      UINT64_C(0x4000000)
 #define TABLE_PIECE    ((size_t)2 << 20)
-#define HOLD_OFF_MAX   64u               /* steps that are left out where they were in vain */
+#define HOLD_OFF_MAX   64u /* steps that are left out where they were in vain */
+#define LOOKS          16u
+#define LOOK_LEN       UINT64_C(8192)
 #define GUESS_MIN      1024u             /* entries, before keys are guessed from them */
 #define GUESS_MAX      ((size_t)8 << 20) /* keys that room is made for because there may be as many */
 #define GUESS_GROWTH   2u                /* or so many times what there is */
@@ -36,6 +38,7 @@ struct crew {
     size_t walk_begin, walk_end;
     size_t fill_begin, fill_end;
     struct passed *passed;           /* of each stretch */
+    struct passed *looked;           /* behind these: of a look at what is left */
     struct stretch_scratch *scratch; /* of each thread */
     uint64_t secret;                 /* of the table: what is in which part follows from it */
     unsigned parts_log2;
@@ -79,10 +82,11 @@ static rd_err crew_create(struct recovery *recovery, uint64_t stretch_len)
     size_t members = team_size(crew->team);
     crew->width = members * STRETCHES_EACH;
     crew->stretches = calloc(2 * crew->width, sizeof(*crew->stretches));
-    crew->passed = malloc(2 * crew->width * STRETCH_ENTRIES_MAX * sizeof(*crew->passed));
+    crew->passed = malloc((2 * crew->width + 1) * STRETCH_ENTRIES_MAX * sizeof(*crew->passed));
     crew->scratch = malloc(members * sizeof(*crew->scratch));
     if (crew->stretches == NULL || crew->passed == NULL || crew->scratch == NULL)
         return RD_E_NOMEM;
+    crew->looked = crew->passed + 2 * crew->width * STRETCH_ENTRIES_MAX;
     for (size_t i = 0; i < 2 * crew->width; i++)
         crew->stretches[i].passed = crew->passed + i * STRETCH_ENTRIES_MAX;
     crew->looked_off = UINT64_MAX;
@@ -179,7 +183,26 @@ static size_t entries_to_fill(const struct crew *crew)
     return entries;
 }
 
-/* How many keys are still to come, if it goes on as it did. */
+/* So many entries a byte as there seem to be in what is left, which may be unlike what was walked: a look in some
+   places. Where a look finds no entry soon, they are large, and few. */
+static double dense_below(const struct crew *crew)
+{
+    const struct recovery *recovery = crew->recovery;
+    uint64_t floor_off = recovery->options->floor_off;
+    uint64_t step = (recovery->end_off - floor_off) / LOOKS;
+    struct stretch look = {.passed = crew->looked};
+    double dense = 0;
+    for (unsigned i = 0; i < LOOKS; i++) {
+        look.top_off = recovery->end_off - i * step - step / 2;
+        look.bottom_off = look.top_off - floor_off > LOOK_LEN ? look.top_off - LOOK_LEN : floor_off;
+        stretch_walk(recovery, crew->parts_log2, &look, crew->scratch);
+        if (look.count > 0)
+            dense += (double)look.count / (double)(look.top_off - look.end_off);
+    }
+    return dense / LOOKS;
+}
+
+/* How many keys are still to come, if there are as many versions of each as there were. */
 static size_t guess_keys(const struct crew *crew, size_t entries)
 {
     const struct recovery *recovery = crew->recovery;
@@ -188,8 +211,7 @@ static size_t guess_keys(const struct crew *crew, size_t entries)
     if (filled < GUESS_MIN)
         return entries;
     double left = (double)(recovery->end_off - recovery->options->floor_off);
-    double dense = (double)recovery->found.entries / (double)(recovery->len - recovery->end_off);
-    double guess = ((double)entries + left * dense) * (double)used / (double)filled * 1.02;
+    double guess = ((double)entries + left * dense_below(crew)) * (double)used / (double)filled * 1.02;
     size_t most = used * GUESS_GROWTH;
     if (used + filled / 16 > filled && most < GUESS_MAX)
         most = GUESS_MAX; /* hardly any key was written twice */
