@@ -48,8 +48,7 @@ static rd_verify verify_of(const struct cli_call *call)
 }
 
 /** Say on stderr what was wrong. Returns: the exit status. */
-static int tell_failures(const struct tool_store *store, const struct bench_keys *keys,
-                         const struct bench_result *result)
+static int tell_failures(struct tool_store *store, const struct bench_keys *keys, const struct bench_result *result)
 {
     int status = STATUS_DONE;
     for (size_t i = 0; i < result->listed; i++)
@@ -61,6 +60,8 @@ static int tell_failures(const struct tool_store *store, const struct bench_keys
     if (keys->damaged > 0)
         status = report(STATUS_FAILED, "%s: %" PRIu64 " damaged key%s left out", store->target, keys->damaged,
                         keys->damaged == 1 ? " was" : "s were");
+    if (keys->damaged > 0)
+        session_tell_index(store);
     return status;
 }
 

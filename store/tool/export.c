@@ -98,8 +98,10 @@ int verb_export(const struct cli_call *call)
         err = RD_E_TRUNCATED;
     if (err != RD_OK)
         status = session_report(store, "export", err);
-    else if (ex.damaged > 0)
+    else if (ex.damaged > 0) {
         status = report(STATUS_FAILED, "%s: %" PRIu64 " damaged %s left out", store->target, ex.damaged,
                         ex.damaged == 1 ? "entry was" : "entries were");
+        session_tell_index(store);
+    }
     return out_finish(&ex.out, status);
 }

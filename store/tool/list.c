@@ -50,8 +50,10 @@ int verb_ls(const struct cli_call *call)
     if (err != RD_OK) /* the JSON document stays open on purpose: half a list must not pass for a whole one */
         return out_finish(&listing.out, session_report(store, "listing", err));
     out_text(&listing.out, listing.json ? "\n]\n" : "");
-    if (listing.damaged > 0)
+    if (listing.damaged > 0) {
         status = report(STATUS_FAILED, "%s: %" PRIu64 " damaged %s", store->target, listing.damaged,
                         listing.damaged == 1 ? "entry" : "entries");
+        session_tell_index(store);
+    }
     return out_finish(&listing.out, status);
 }

@@ -87,6 +87,20 @@ uint64_t session_fact(struct tool_store *store, const char *name)
     return 0;
 }
 
+void session_tell_index(struct tool_store *store)
+{
+    struct tool_fact facts[TOOL_FACTS_MAX];
+    size_t count = 0;
+    if (store->ops->info(store, facts, &count) != RD_OK)
+        return;
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(facts[i].name, "index") == 0 && strcmp(facts[i].text, rd_index_text(RD_INDEX_SNAPSHOT)) == 0)
+            (void)report(STATUS_FAILED,
+                         "%s: it was opened by its snapshot index, and has been damaged since that was made: more may "
+                         "be missing than is named; again with --index off tells all that can be recovered",
+                         store->target);
+}
+
 void session_cleanup(struct tool_store **store)
 {
     if (*store != NULL)

@@ -25,6 +25,9 @@ int session_report(const struct tool_store *store, const char *what, rd_err err)
 /** A number that `info` prints; 0 where there is none of this name, or it can't be had. */
 uint64_t session_fact(struct tool_store *store, const char *name);
 
+/** Where damage was met, and `store` was opened by a snapshot index: tell that more may be missing, and what to do. */
+void session_tell_index(struct tool_store *store);
+
 void session_cleanup(struct tool_store **store);
 #define AUTO_STORE __attribute__((cleanup(session_cleanup))) struct tool_store
 

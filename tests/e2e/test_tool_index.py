@@ -88,6 +88,21 @@ class Index(ToolTest):
         self.fails_with_output(2, "repair", self.store, "--output", new)
         self.assertEqual(json.loads(self.ok("info", new, "--json"))["live_keys"], 99)
 
+    def test_damage_that_came_later_is_told_with_what_to_do(self):
+        self.ok("import", self.store, stdin="".join(f"{i}\tvalue {i}\n" for i in range(5000)).encode())
+        last = json.loads(self.ok("metadata", self.store, "2500", "--json"))["prev_offset"]
+        self.ok("index", self.store)
+        lists = self.ok("export", self.store)
+        with open(self.store, "r+b") as store:
+            store.seek((last + 63) // 64 * 64 + len("value 2500") + 9)  # the link's second byte: it leads elsewhere
+            store.write(bytes([(last >> 8 & 255) ^ (last >> 8 & -(last >> 8))]))
+        for verb in ["export", "ls", "bench"]:
+            with self.subTest(verb=verb):
+                done = run(verb, self.store, *(["--operations", "1"] if verb == "bench" else []))
+                self.assertEqual(done.returncode, 2)
+                self.assertIn(b"more may be missing than is named; again with --index off", done.stderr)
+        self.assertEqual(self.ok("export", self.store, "--index", "off"), lists)
+
     def fails_with_output(self, status, *args):
         done = run(*args)
         self.assertEqual(done.returncode, status, done.stderr)
