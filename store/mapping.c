@@ -4,6 +4,26 @@
 #include <sys/mman.h>
 
 #define RESERVE_MIN (UINT64_C(64) << 30)
+#define PAGE_MAX    ((size_t)64 << 10) /* no system of ours has larger ones */
+
+/* As much as the limits let, up to `reserve`, at least `floor`. Where they refused more, half of what they let is given
+   back: the index and its threads need room, too. Returns: MAP_FAILED, errno says why. */
+static void *map_window(const struct file *file, size_t reserve, size_t floor, size_t *out_len)
+{
+    bool refused = false;
+    void *base;
+    for (;; reserve = reserve / 2 > floor ? reserve / 2 : floor) {
+        base = mmap(NULL, reserve, PROT_READ, MAP_SHARED | MAP_NORESERVE, file->fd, 0);
+        if (base != MAP_FAILED || errno != ENOMEM || reserve == floor)
+            break;
+        refused = true;
+    }
+    size_t half = (reserve / 2 > floor ? reserve / 2 : floor) / PAGE_MAX * PAGE_MAX + PAGE_MAX;
+    if (base != MAP_FAILED && refused && half < reserve && munmap((uint8_t *)base + half, reserve - half) == 0)
+        reserve = half;
+    *out_len = reserve;
+    return base;
+}
 
 rd_err mapping_create(const struct file *file, uint64_t bytes, uint64_t generation, struct layout *layout,
                       struct mapping **out_mapping)
@@ -13,12 +33,7 @@ rd_err mapping_create(const struct file *file, uint64_t bytes, uint64_t generati
         return RD_E_NOMEM;
     uint64_t floor = bytes > 0 ? bytes : 1;
     uint64_t reserve = bytes > RESERVE_MIN / 4 ? bytes * 4 : RESERVE_MIN;
-    void *base = MAP_FAILED;
-    for (;; reserve = reserve / 2 > floor ? reserve / 2 : floor) {
-        base = mmap(NULL, reserve, PROT_READ, MAP_SHARED | MAP_NORESERVE, file->fd, 0);
-        if (base != MAP_FAILED || errno != ENOMEM || reserve == floor)
-            break;
-    }
+    void *base = map_window(file, reserve, floor, &reserve);
     if (base == MAP_FAILED) {
         free(mapping);
         return errno == ENOMEM ? RD_E_NOMEM : RD_E_IO;

@@ -26,9 +26,9 @@ struct mapping {
 };
 
 /**
- * Map the file with room to grow: max(64 GiB, 4 * `bytes`), halved down to `bytes` where limits refuse. `layout` gets
- * one more reference; NULL is fine.
- * Returns: RD_OK with a pin in each share, the caller's; RD_E_NOMEM, RD_E_IO.
+ * Map the file with room to grow: max(64 GiB, 4 * `bytes`), halved down to `bytes` where limits refuse, and once more
+ * then. `layout` gets one more reference; NULL is fine. Returns: RD_OK with a pin in each share, the caller's;
+ * RD_E_NOMEM, RD_E_IO.
  */
 RD_MUST_CHECK rd_err mapping_create(const struct file *file, uint64_t bytes, uint64_t generation, struct layout *layout,
                                     struct mapping **out_mapping);

@@ -245,6 +245,22 @@ LIMITED static void renaming_what_the_mapping_does_not_reach_yet_maps_anew(void 
     rd_store_close(store);
 }
 
+/* Just above a power of two the mapping alone would take all there is. */
+LIMITED static void opening_leaves_address_space_for_the_index(void **state)
+{
+    static const rd_open_options options = {.index = "off"};
+    rd_store *store = store_make(state, "s");
+    store_fill(store, 0, 100000); /* 6.4 MB, and 2 of index */
+    rd_store_close(store);
+    for (size_t mib = 32; mib <= 256; mib *= 2) {
+        address_space_limit((mib + 1) << 20);
+        store = store_open_ok(temp_path(state, "s"), &options);
+        limit_set(RLIMIT_AS, RLIM_INFINITY);
+        assert_int_equal(rd_store_len(store), 100000);
+        rd_store_close(store);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -256,6 +272,7 @@ int main(void)
         ROOM_TEST(growing_beyond_the_mapping_keeps_entries_or_is_taken_back),
         ROOM_TEST(renaming_beyond_the_mapping_is_taken_back),
         ROOM_TEST(renaming_what_the_mapping_does_not_reach_yet_maps_anew),
+        ROOM_TEST(opening_leaves_address_space_for_the_index),
 #endif
     };
     return cmocka_run_group_tests_name("room", tests, NULL, NULL);
