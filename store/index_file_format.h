@@ -5,6 +5,7 @@
 #include "format.h"
 #include "index.h"
 #include "layout.h"
+#include <sys/stat.h>
 
 #define INDEX_FILE_MAGIC   "rdrv-idx"
 #define INDEX_FILE_VERSION 1u
@@ -40,9 +41,11 @@ struct raw_index_head {
     uint8_t provisional_count[8];                 /* 112-119 */
     uint8_t writer[8];                            /* 120-127: who STORE.writer spoke of (I-09); 0: nobody */
     uint8_t recent[8];                            /* 128-135: I-07 */
-    struct raw_index_mark marks[INDEX_MARKS_MAX]; /* 136-1927; ascending, the unused zero */
+    uint8_t made_of[8];                           /* 136-143: the store's device and inode, one sum (I-07) */
+    uint8_t modified_ns[8];                       /* 144-151: and when its bytes were last modified */
+    struct raw_index_mark marks[INDEX_MARKS_MAX]; /* 152-1943; ascending, the unused zero */
 };
-_Static_assert(sizeof(struct raw_index_head) == 136 + 28 * INDEX_MARKS_MAX, "I-02");
+_Static_assert(sizeof(struct raw_index_head) == 152 + 28 * INDEX_MARKS_MAX, "I-02");
 
 /* I-05: a damaged range. `kind` as rd_damage_kind counts, and 4 for a torn one. */
 struct raw_index_damage {
@@ -118,6 +121,18 @@ static inline uint64_t index_sum(const void *data, uint64_t len)
 static inline uint64_t index_front_sum(const uint8_t *front, const struct index_places *places)
 {
     return index_sum(front + INDEX_SUMMED_OFF, places->slots_off - INDEX_SUMMED_OFF);
+}
+
+/* I-07: which file on this machine; a copy is another. */
+static inline uint64_t index_made_of(const struct stat *store)
+{
+    const uint64_t names[] = {(uint64_t)store->st_dev, (uint64_t)store->st_ino};
+    return index_sum(names, sizeof(names));
+}
+
+static inline uint64_t index_modified_ns(const struct stat *store)
+{
+    return (uint64_t)store->st_mtim.tv_sec * UINT64_C(1000000000) + (uint64_t)store->st_mtim.tv_nsec;
 }
 
 /**

@@ -23,6 +23,17 @@ static void compare_leaf(void *argument)
     comparison->same = index_recent_sum(base, comparison->loading->tail_off) == load_le64(head->recent);
 }
 
+/* I-07: the very file, as long as it was then, has not been written to since. Cut and appended to, it may look alike.
+ */
+static bool is_untouched(const struct loading *loading)
+{
+    struct stat st;
+    if (fstat(loading->call->file->fd, &st) != 0)
+        return false;
+    return load_le64(loading->head->made_of) != index_made_of(&st) ||
+           load_le64(loading->head->modified_ns) == index_modified_ns(&st);
+}
+
 static bool is_remembered(const struct layout *layout, const struct damage *damage, const struct torn_ranges *torn)
 {
     for (size_t i = 0; i < torn->count; i++) {
@@ -98,7 +109,9 @@ rd_err loading_compare(struct loading *loading)
         return refuse(loading, RD_INDEX_SHORTENED); /* more was durable once */
     if (!is_damage_agreed(loading))
         return refuse(loading, RD_INDEX_TORN);
-    return call->bytes == loading->tail_off ? check_newest(loading) : RD_OK;
+    if (call->bytes > loading->tail_off)
+        return RD_OK;
+    return is_untouched(loading) ? check_newest(loading) : refuse(loading, RD_INDEX_CHANGED);
 }
 
 rd_err loading_recover_above(struct loading *loading, struct recovered *out_above)

@@ -305,6 +305,8 @@ static rd_err make_front(struct writing *writing)
     store_le64(head.damage_count, writing->layout != NULL ? writing->layout->damage_count : 0);
     store_le64(head.provisional_count, writing->layout != NULL ? writing->layout->provisional_count : 0);
     store_le64(head.writer, index_file_writer(store->path, (uint64_t)st.st_ino, &said));
+    store_le64(head.made_of, index_made_of(&st));
+    store_le64(head.modified_ns, index_modified_ns(&st));
     RD_REQUIRE(index_places_of(&head, &writing->places));
     store_le64(head.file_len, writing->places.file_len);
     writing->front = calloc(1, (size_t)writing->places.slots_off);

@@ -118,14 +118,17 @@ static rd_err read_line(const rd_store *store, struct recover_options *options, 
 static rd_err map_file(rd_store *store, uint64_t *out_bytes, struct mapping **out_mapping, rd_fault *fault)
 {
     rd_err err = file_size(&store->file, out_bytes);
-    if (err == RD_OK && *out_bytes > RD_OFFSET_MAX)
-        return refuse(fault, RD_E_NOT_STORE, "%s: larger than 256 TiB, which no store can be (F-10)", store->path);
+    if (err == RD_OK && *out_bytes > RD_OFFSET_MAX) {
+        refuse(fault, RD_E_NOT_STORE, "%s: larger than 256 TiB, which no store can be (F-10)", store->path);
+        return RD_E_NOT_STORE;
+    }
     if (err == RD_OK)
         err = mapping_create(&store->file, *out_bytes, 1, NULL, out_mapping);
     if (err == RD_OK)
         return RD_OK;
     fault->os_error = errno;
-    return refuse(fault, err, "%s: %s (%s)", store->path, rd_err_text(err), strerror(errno));
+    refuse(fault, err, "%s: %s (%s)", store->path, rd_err_text(err), strerror(errno));
+    return err;
 }
 
 struct figures recovered_figures(const struct recovered *recovered)

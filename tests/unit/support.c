@@ -143,7 +143,10 @@ void file_poke(const char *path, uint64_t offset, uint8_t flip_mask)
     EXPECT(fd >= 0, "%s: %s", path, strerror(errno));
     EXPECT(pread(fd, &byte, 1, (off_t)offset) == 1, "%s at %llu", path, (unsigned long long)offset);
     byte ^= flip_mask;
+    struct stat at;
+    EXPECT(fstat(fd, &at) == 0, "%s: %s", path, strerror(errno));
     EXPECT(pwrite(fd, &byte, 1, (off_t)offset) == 1, "%s at %llu", path, (unsigned long long)offset);
+    EXPECT(futimens(fd, (const struct timespec[]){at.st_atim, at.st_mtim}) == 0, "%s: %s", path, strerror(errno));
     close(fd);
 }
 

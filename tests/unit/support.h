@@ -61,6 +61,7 @@ bool span_equal(rd_span span, const void *data, size_t len);
 
 struct bytes file_load(const char *path);
 void file_save(const char *path, const void *data, size_t len);
+/* As a disk does that goes bad: the file was not written to, as its times have it. */
 void file_poke(const char *path, uint64_t offset, uint8_t flip_mask);
 uint64_t file_len(const char *path);
 /* Fail unless the file holds exactly these bytes. */

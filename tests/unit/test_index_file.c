@@ -223,6 +223,27 @@ static void a_store_cut_anywhere_refuses_it(void **state)
     }
 }
 
+static void set_modified(const char *path, struct timespec when)
+{
+    assert_int_equal(utimensat(AT_FDCWD, path, (const struct timespec[]){{.tv_nsec = UTIME_OMIT}, when}, 0), 0);
+}
+
+/* I-07: where no mark shows what was written. */
+static void the_very_file_modified_since_refuses_it_and_a_copy_does_not(void **state)
+{
+    struct stat before;
+    indexed_make(state);
+    index_ok(state, "s");
+    assert_int_equal(stat(temp_path(state, "s"), &before), 0);
+    set_modified(temp_path(state, "s"), (struct timespec){.tv_sec = before.st_mtim.tv_sec, .tv_nsec = 1});
+    expect_source(state, "s", RD_INDEX_CHANGED, "modified");
+    copy_file(temp_path(state, "s"), temp_path(state, "copy"));
+    copy_file(temp_path(state, "s.idx"), temp_path(state, "copy.idx"));
+    expect_source(state, "copy", RD_INDEX_SNAPSHOT, "a copy of both");
+    set_modified(temp_path(state, "s"), before.st_mtim);
+    expect_source(state, "s", RD_INDEX_SNAPSHOT, "as it was");
+}
+
 /* Cut after so many entries from the end, then as many of the same sizes, and then `identical` as they were. */
 static void cut_and_append(void **state, const struct bytes *file, size_t cut, size_t identical)
 {
@@ -245,7 +266,10 @@ static void cut_and_append(void **state, const struct bytes *file, size_t cut, s
                         64);
     }
     assert_int_equal(other.len, file->len);
+    struct stat before;
+    assert_int_equal(stat(temp_path(state, "s"), &before), 0);
     file_save(temp_path(state, "s"), other.data, other.len);
+    set_modified(temp_path(state, "s"), before.st_mtim); /* the bytes alone are to tell */
     char what[64];
     snprintf(what, sizeof what, "%zu cut, the last %zu the same", cut, identical);
     expect_source(state, "s", RD_INDEX_CHANGED, what);
@@ -382,6 +406,7 @@ int main(void)
         TEMP_TEST(another_stores_index_is_refused),
         TEMP_TEST(a_store_cut_anywhere_refuses_it),
         TEMP_TEST(a_store_cut_and_filled_to_the_same_size_refuses_it),
+        TEMP_TEST(the_very_file_modified_since_refuses_it_and_a_copy_does_not),
         TEMP_TEST(what_something_else_appended_refuses_it),
         TEMP_TEST(what_the_crate_appended_refuses_it),
         TEMP_TEST(what_the_crate_compacted_refuses_it),
