@@ -79,6 +79,17 @@ static void *readahead_run(void *argument)
     return NULL;
 }
 
+static void readahead_destroy(struct readahead *readahead)
+{
+#ifdef MADV_HUGEPAGE
+    /* a single page that is read later must not cost a huge one */
+    (void)advise(readahead->base, readahead->floor_off, readahead->end_off, MADV_NOHUGEPAGE);
+#endif
+    pthread_cond_destroy(&readahead->wanted);
+    pthread_mutex_destroy(&readahead->lock);
+    free(readahead);
+}
+
 rd_err readahead_start(const uint8_t *base, uint64_t floor_off, uint64_t end_off, struct readahead **out_readahead)
 {
     struct readahead *readahead = malloc(sizeof(*readahead));
@@ -92,7 +103,7 @@ rd_err readahead_start(const uint8_t *base, uint64_t floor_off, uint64_t end_off
     (void)advise(base, floor_off, end_off, MADV_HUGEPAGE);
 #endif
     if (thread_start(readahead_run, readahead, &readahead->thread) != RD_OK) {
-        free(readahead);
+        readahead_destroy(readahead);
         return RD_E_NOMEM;
     }
     *out_readahead = readahead;
@@ -116,11 +127,5 @@ void readahead_stop(struct readahead *readahead)
     pthread_cond_signal(&readahead->wanted);
     pthread_mutex_unlock(&readahead->lock);
     pthread_join(readahead->thread, NULL);
-#ifdef MADV_HUGEPAGE
-    /* a single page that is read later must not cost a huge one */
-    (void)advise(readahead->base, readahead->floor_off, readahead->end_off, MADV_NOHUGEPAGE);
-#endif
-    pthread_cond_destroy(&readahead->wanted);
-    pthread_mutex_destroy(&readahead->lock);
-    free(readahead);
+    readahead_destroy(readahead);
 }
