@@ -301,6 +301,8 @@ rd_err store_load(rd_store *store, const struct snapshot *snapshot, uint64_t has
         entry = &trailer->entry;
     else
         RD_TRY(load_entry(store, snapshot, hash, word, &looked_at));
+    if (entry->tombstone)
+        return RD_ABSENT; /* whatever a forged index says of it */
     *out_meta = metadata_of(entry);
     if (!no_payload)
         RD_TRY(check_word(store, snapshot, entry, word, cancel));
