@@ -45,11 +45,6 @@ static bool is_cancelled(rd_op *op)
     return atomic_load_explicit(&local_of(op)->cancelled, memory_order_relaxed);
 }
 
-static size_t at_most(size_t count, size_t most)
-{
-    return count < most ? count : most;
-}
-
 /**
  * Fill the next window. Without `patient`, stop before what the caller's thread has done for this operation since a
  * worker last had it gets long: windows asked for one after the other are one stretch of work.

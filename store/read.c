@@ -441,11 +441,6 @@ rd_err rd_store_exists(rd_store *store, rd_span key)
     return rd_store_exists_hash(store, rd_hash(key));
 }
 
-static size_t at_most(size_t count, size_t most)
-{
-    return count < most ? count : most;
-}
-
 /* Resolve `keys` at one instant and give each live item a pin of its own. */
 static void batch_read(rd_store *store, rd_key *keys, size_t count, rd_batch_item *out_items)
 {

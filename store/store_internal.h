@@ -138,6 +138,11 @@ struct trailer {
     bool known; /* else store_load looks for itself, and finds out why */
 };
 
+static inline size_t at_most(size_t count, size_t most)
+{
+    return count < most ? count : most;
+}
+
 /* Read those of keys[0] to keys[count - 1], at most TRAILERS_MAX, and fetch the `ahead` next. */
 #define TRAILERS_MAX 32u
 void snapshot_trailers(const struct snapshot *snapshot, const rd_key *keys, size_t count, size_t ahead,
