@@ -231,6 +231,9 @@ static void local_submit(rd_engine *base, rd_op *op)
     case RD_OP_INFO: submit_info(engine, op); return;
     case RD_OP_WRITE:
     case RD_OP_DELETE: pool_submit(engine->committer, &local->job); return;
+    case RD_OP_RENAME:
+    case RD_OP_STREAM:
+    case RD_OP_COMPACT: break;
     }
     op_complete(op, RD_E_UNSUPPORTED);
 }

@@ -80,6 +80,9 @@ static rd_err copy_results(struct chaos_op *op)
     case RD_OP_INFO: return copy_info(op);
     case RD_OP_WRITE:
     case RD_OP_DELETE: op->outer->written = op->inner.written; return RD_OK;
+    case RD_OP_RENAME:
+    case RD_OP_STREAM:
+    case RD_OP_COMPACT: break;
     }
     return RD_E_UNSUPPORTED;
 }

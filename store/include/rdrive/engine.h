@@ -25,12 +25,24 @@ typedef struct rd_engine rd_engine;
 typedef struct rd_op rd_op;
 
 typedef enum rd_op_kind {
-    RD_OP_READ,   /* `keys` → `values`, in windows */
-    RD_OP_LAST,   /* → `values[0]`: the newest entry, deletions included */
-    RD_OP_INFO,   /* → `info` */
-    RD_OP_WRITE,  /* `items` → `written` */
-    RD_OP_DELETE, /* `keys` → `written` */
+    RD_OP_READ,    /* `keys` → `values`, in windows */
+    RD_OP_LAST,    /* → `values[0]`: the newest entry, deletions included */
+    RD_OP_INFO,    /* → `info` */
+    RD_OP_WRITE,   /* `items` → `written` */
+    RD_OP_DELETE,  /* `keys` → `written` */
+    RD_OP_RENAME,  /* the value of `keys[0]` goes to `keys[1]` → `written`; RD_ABSENT: there is none */
+    RD_OP_STREAM,  /* `keys[0]` is given the value that arrives as `pieces` → `written`, `streamed`; see below */
+    RD_OP_COMPACT, /* → `compacted`, window by window: how far it has come, and at last (`more` false) the outcome */
 } rd_op_kind;
+
+/*
+ * RD_OP_STREAM completes with `more` when its pieces were taken: the caller sets the following `pieces` (or `last`,
+ * with or without pieces) and calls rd_engine_next. Where `last` was set the value is written as by WRITE, at that
+ * instant, and `more` is false. rd_engine_finish before that aborts it: nothing is written.
+ *
+ * RD_OP_COMPACT runs on whether or not next is called: a slow caller holds nothing up, and its next answers with what
+ * is true by then. rd_engine_finish before the end asks it to end, and doesn't wait for that.
+ */
 
 /** A key of an operation: 16 bytes, all that a batch of millions keeps of each. */
 typedef struct rd_key {
@@ -62,15 +74,29 @@ typedef struct rd_engine_info {
     const char *engine;  /* its name; a literal */
 } rd_engine_info;
 
+/** What became of a stream: its payload's size and CRC-32. */
+typedef struct rd_streamed {
+    uint64_t size;
+    uint32_t checksum;
+} rd_streamed;
+
+/** How far a compaction is, or, at its end, what it did. */
+typedef struct rd_engine_compacted {
+    uint64_t entries_done, entries_total, bytes_written;
+    uint64_t bytes_reclaimed; /* at the end only */
+} rd_engine_compacted;
+
 /** An operation. The caller zeroes it and fills what its kind needs. */
 struct rd_op {
     rd_op_kind kind;
     void (*done)(rd_op *op);
 
-    /* READ and DELETE; must stay until finish */
+    /* READ, DELETE, RENAME and STREAM; must stay until finish */
     rd_key *keys;
     size_t key_count;
-    bool no_payload; /* READ: hash, link and checksum only; no payload is loaded or checked */
+    bool no_payload;      /* READ: hash, link and checksum only; no payload is loaded or checked */
+    uint64_t payload_max; /* READ: a larger payload is neither loaded nor checked: RD_E_TOO_LARGE, with its length (and
+                             no bytes) and metadata; 0: no bound */
 
     /* READ and LAST: where results go, window by window */
     rd_value *values;
@@ -81,6 +107,11 @@ struct rd_op {
     const rd_write_item *items;
     size_t item_count;
 
+    /* STREAM */
+    const rd_span *pieces; /* must stay until the submit or next that carries them has completed */
+    size_t piece_count;
+    bool last; /* no more pieces follow these */
+
     /* results */
     rd_err err;         /* of the operation as a whole; each value has its own */
     size_t first;       /* values[0] answers keys[first] */
@@ -88,6 +119,8 @@ struct rd_op {
     bool more;          /* keys are left: rd_engine_next brings the following window */
     rd_written written;
     rd_engine_info info;
+    rd_streamed streamed;
+    rd_engine_compacted compacted;
 
     void *priv[10]; /* the engine's own, from submit to finish */
 };
