@@ -274,8 +274,8 @@ bool listen_all(struct server *server)
 {
     int before[LISTENERS_MAX];
     size_t before_count = listening_sockets(before);
-    for (size_t i = 0; i < server->config->listen_count; i++) {
-        const char *address = server->config->listen[i];
+    for (size_t i = 0; i < server->config->listen.count; i++) {
+        const char *address = server->config->listen.at[i];
         bool is_unix = strncmp(address, "unix:", 5) == 0;
         if (!(is_unix ? listen_unix : listen_tcp)(server, address))
             return false;

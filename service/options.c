@@ -1,37 +1,9 @@
-#include "options.h"
+#include "options_internal.h"
 #include <ctype.h>
-#include <errno.h>
-#include <limits.h>
 #include <regex.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#define K (UINT64_C(1) << 10)
-#define M (UINT64_C(1) << 20)
-#define G (UINT64_C(1) << 30)
-
-enum option_kind {
-    KIND_TEXTS, /* repeatable; comma-separated in the environment */
-    KIND_COUNT, /* a plain number */
-    KIND_BYTES, /* a number with K, M or G */
-    KIND_OCTAL,
-    KIND_INDEX,  /* auto, off, or a path */
-    KIND_CHOICE, /* one of `choices`, stored as its place in the list */
-    KIND_HELP,
-    KIND_VERSION,
-};
-
-struct option_row {
-    const char *name;
-    enum option_kind kind;
-    size_t field; /* offset in struct config */
-    const char *standard;
-    uint64_t min;
-    uint64_t max;
-    const char *const *choices;
-    const char *help;
-};
 
 static const char *const verify_choices[] = {
     [RD_VERIFY_FIRST] = "first", [RD_VERIFY_ALWAYS] = "always", [RD_VERIFY_OFF] = "off", NULL};
@@ -43,29 +15,41 @@ static const char *const level_choices[] = {
 
 /* `standard` is read like a value from the user; NULL: filled in by set_standards. */
 static const struct option_row option_rows[] = {
-    {"listen", KIND_TEXTS, FIELD(listen), "127.0.0.1:50051", 0, 0, NULL,
+    {"listen", KIND_ADDRESSES, FIELD(listen), "127.0.0.1:50051", 0, 0, NULL,
      "address to serve on: host:port or unix:/path; repeatable"},
+    {"writable", KIND_FLAG, FIELD(writable), NULL, 0, 0, NULL,
+     "take the store's writer lock and offer the writer service: to whoever connects to a loopback or unix address, "
+     "or, with TLS, to callers whose certificate has a name in --allow-writer"},
+    {"create", KIND_FLAG, FIELD(create), NULL, 0, 0, NULL, "with --writable: make an empty store where there is none"},
+    {"sync", KIND_SYNC, FIELD(sync), "always", 0, 3600000, NULL,
+     "when a write is durable: before it is answered, within so many milliseconds, or when the kernel likes"},
     {"verify", KIND_CHOICE, FIELD(verify), "first", 0, 0, verify_choices,
      "check payload checksums: once an entry and open, at each read, or only what opening checks"},
     {"index", KIND_INDEX, FIELD(index), "auto", 0, 0, NULL,
      "the snapshot index that saves reading the whole store at start, where it can be trusted: STORE.idx, none, or "
      "another file; rdrive index makes one"},
-    {"scrub-rate", KIND_BYTES, FIELD(scrub_rate), "32M", 0, 1024 * G, NULL,
+    {"scrub-rate", KIND_BYTES, FIELD(scrub_rate), "32M", 0, 1024 * GIB, NULL,
      "bytes a second at which payloads above 64K, which opening leaves unchecked, are checked in the background; 0: "
      "off"},
+    {"max-value-bytes", KIND_BYTES, FIELD(max_value_bytes), "1G", 64 * KIB, 1024 * GIB, NULL,
+     "the largest value that WriteStream may write"},
     {"threads", KIND_COUNT, FIELD(threads), NULL, 1, 64, NULL,
      "threads that serve calls, each with its own completion queue; default: cores"},
     {"max-batch-keys", KIND_COUNT, FIELD(max_batch_keys), "1000000", 1, 100000000, NULL, "keys one batch may name"},
-    {"max-request-bytes", KIND_BYTES, FIELD(max_request_bytes), "16M", 64 * K, G, NULL,
+    {"max-request-bytes", KIND_BYTES, FIELD(max_request_bytes), "16M", 64 * KIB, GIB, NULL,
      "serialized bytes of one request"},
-    {"max-response-bytes", KIND_BYTES, FIELD(max_response_bytes), "4M", 64 * K, 2 * G - 1, NULL,
+    {"max-response-bytes", KIND_BYTES, FIELD(max_response_bytes), "4M", 64 * KIB, 2 * GIB - 1, NULL,
      "serialized bytes of one unary answer; larger values travel by the streaming calls"},
-    {"chunk-bytes", KIND_BYTES, FIELD(chunk_bytes), NULL, 4 * K, 2 * G - 1, NULL,
+    {"chunk-bytes", KIND_BYTES, FIELD(chunk_bytes), NULL, 4 * KIB, 2 * GIB - 1, NULL,
      "bytes of one streamed message, at most --max-response-bytes; default: 1M, or that if it is less"},
     {"max-inflight", KIND_COUNT, FIELD(max_inflight), "4096", 1, 1000000, NULL,
      "calls served at once; more are answered UNAVAILABLE; health and GetStoreInfo are never shed"},
-    {"max-memory", KIND_BYTES, FIELD(max_memory), "256M", 16 * M, 1024 * G, NULL,
-     "memory for requests that are still arriving"},
+    {"max-memory", KIND_BYTES, FIELD(max_memory), "256M", 16 * MIB, 1024 * GIB, NULL,
+     "memory for requests that are still arriving, and for what calls keep while they are served"},
+    {"max-queued-bytes", KIND_BYTES, FIELD(max_queued_bytes), "256M", MIB, 1024 * GIB, NULL,
+     "copied bytes of answers not sent yet, over all calls: at the limit streams wait in order of arrival"},
+    {"stall-timeout", KIND_COUNT, FIELD(stall_timeout_s), "60", 0, 86400, NULL,
+     "seconds after which a call that can neither send nor receive ends with RESOURCE_EXHAUSTED; 0: never"},
     {"max-connection-age", KIND_COUNT, FIELD(max_connection_age_s), "0", 0, 31536000, NULL,
      "seconds until a connection is asked to be made anew, so that clients rebalance; 0: never"},
     {"drain-delay", KIND_COUNT, FIELD(drain_delay_s), "0", 0, 3600, NULL,
@@ -73,8 +57,19 @@ static const struct option_row option_rows[] = {
     {"drain-grace", KIND_COUNT, FIELD(drain_grace_s), "20", 1, 3600, NULL,
      "seconds, after the delay, for open calls to end"},
     {"unix-mode", KIND_OCTAL, FIELD(unix_mode), "0660", 0, 0777, NULL, "permissions of unix sockets"},
+    {"tls-cert", KIND_PATH, FIELD(tls_cert), NULL, 0, 0, NULL,
+     "certificate chain, PEM: TLS on every TCP listener; read anew when it changes"},
+    {"tls-key", KIND_PATH, FIELD(tls_key), NULL, 0, 0, NULL, "its private key, PEM"},
+    {"tls-client-ca", KIND_PATH, FIELD(tls_client_ca), NULL, 0, 0, NULL,
+     "certificates, PEM, one of which must have signed every caller's"},
+    {"allow-writer", KIND_NAMES, FIELD(allow_writer), NULL, 0, 0, NULL,
+     "who may write, by a name in the verified certificate; repeatable; plain callers may not then"},
     {"log-format", KIND_CHOICE, FIELD(log_format), "logfmt", 0, 0, format_choices, "how log lines look"},
     {"log-level", KIND_CHOICE, FIELD(log_level), "info", 0, 0, level_choices, "the least urgent line to log"},
+    {"slow-ms", KIND_COUNT, FIELD(slow_ms), "0", 0, 3600000, NULL,
+     "log each call that takes as many milliseconds or more, without its keys; 0: none"},
+    {"probe", KIND_PROBE, FIELD(probe), NULL, 0, 0, NULL,
+     "ask the daemon at the address (default: the first --listen in force) whether it serves: exit status 0 or 1"},
     {"version", KIND_VERSION, 0, NULL, 0, 0, NULL, "print the version and exit"},
     {"help", KIND_HELP, 0, NULL, 0, 0, NULL, "print this and exit"},
 };
@@ -87,172 +82,42 @@ struct parser {
     FILE *err;
 };
 
-static void *field_of(struct config *config, const struct option_row *row)
-{
-    return (char *)config + row->field;
-}
-
 static bool takes_value(const struct option_row *row)
 {
-    return row->kind != KIND_HELP && row->kind != KIND_VERSION;
-}
-
-/* "65536", "64K": what people write for sizes. Returns false where it isn't one. */
-static bool parse_number(const char *text, int base, bool with_unit, uint64_t *out_number)
-{
-    char *end;
-    if (!isdigit((unsigned char)*text))
-        return false;
-    errno = 0;
-    unsigned long long number = strtoull(text, &end, base);
-    if (errno != 0)
-        return false;
-    uint64_t unit = 1;
-    if (with_unit && *end != '\0') {
-        static const char letters[] = "KMG";
-        const char *letter = strchr(letters, toupper((unsigned char)*end));
-        if (letter == NULL)
-            return false;
-        unit = UINT64_C(1) << (10 * (letter - letters + 1));
-        end++;
-    }
-    if (*end != '\0' || number > UINT64_MAX / unit)
-        return false;
-    *out_number = number * unit;
-    return true;
-}
-
-static void format_bytes(uint64_t bytes, char out[24])
-{
-    static const struct {
-        uint64_t unit;
-        char letter;
-    } units[] = {{G, 'G'}, {M, 'M'}, {K, 'K'}};
-    for (size_t i = 0; i < 3; i++) {
-        if (bytes >= units[i].unit && bytes % units[i].unit == 0) {
-            snprintf(out, 24, "%llu%c", (unsigned long long)(bytes / units[i].unit), units[i].letter);
-            return;
-        }
-    }
-    snprintf(out, 24, "%llu", (unsigned long long)bytes);
-}
-
-/* What a row allows, for --help and for errors. */
-static void describe_allowed(const struct option_row *row, char out[128])
-{
-    char low[24];
-    char high[24];
-    size_t used = 0;
-    switch (row->kind) {
-    case KIND_TEXTS: snprintf(out, 128, "host:port or unix:/path, at most %d of them", LISTEN_MAX); return;
-    case KIND_COUNT:
-        snprintf(out, 128, "%llu to %llu", (unsigned long long)row->min, (unsigned long long)row->max);
-        return;
-    case KIND_BYTES:
-        format_bytes(row->min, low);
-        format_bytes(row->max, high);
-        snprintf(out, 128, "%s to %s, with K, M or G", low, high);
-        return;
-    case KIND_OCTAL: snprintf(out, 128, "0 to 0777, octal"); return;
-    case KIND_INDEX: snprintf(out, 128, "auto, off, or a path"); return;
-    case KIND_CHOICE:
-        out[0] = '\0';
-        for (const char *const *choice = row->choices; *choice != NULL; choice++)
-            used += (size_t)snprintf(out + used, 128 - used, "%s%s", used > 0 ? ", " : "", *choice);
-        return;
-    case KIND_HELP:
-    case KIND_VERSION: out[0] = '\0'; return;
-    }
+    return row->kind < KIND_PROBE;
 }
 
 static bool refuse(const struct parser *parser, const struct option_row *row, const char *source, const char *value)
 {
-    char allowed[128];
-    describe_allowed(row, allowed);
+    char allowed[ALLOWED_MAX];
+    option_describe(row, allowed);
     fprintf(parser->err, "rdrived: %s: '%s' is not allowed; allowed: %s\n", source, value, allowed);
     return false;
 }
 
-/* The core decodes %XX in paths, and would listen elsewhere than our lock and mode are. */
-static bool is_unix_path(const char *path)
-{
-    return *path != '\0' && strchr(path, '%') == NULL;
-}
-
-/* A name or an IPv4 address, or [an IPv6 address], and a port. Other schemes that the core knows are not offered. */
-static bool is_host_and_port(const char *value)
-{
-    static const char name[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._";
-    const char *colon = strrchr(value, ':');
-    uint64_t port;
-    if (colon == NULL || !parse_number(colon + 1, 10, false, &port) || port > 65535)
-        return false;
-    size_t len = (size_t)(colon - value);
-    bool bracketed = len > 2 && value[0] == '[' && colon[-1] == ']';
-    return bracketed ? strcspn(value, "%/]") == len - 1 : len > 0 && strspn(value, name) == len;
-}
-
-static bool add_listen(struct parser *parser, const struct option_row *row, const char *source, const char *value)
-{
-    if (parser->config->listen_count == LISTEN_MAX)
-        return refuse(parser, row, source, value);
-    bool is_unix = strncmp(value, "unix:", 5) == 0;
-    if (is_unix ? !is_unix_path(value + 5) : !is_host_and_port(value))
-        return refuse(parser, row, source, value);
-    parser->config->listen[parser->config->listen_count++] = value;
-    return true;
-}
-
 static bool set_value(struct parser *parser, const struct option_row *row, const char *source, const char *value)
 {
-    void *field = field_of(parser->config, row);
-    uint64_t number;
-    int choice = 0;
-    switch (row->kind) {
-    case KIND_TEXTS: return add_listen(parser, row, source, value);
-    case KIND_COUNT:
-    case KIND_BYTES:
-    case KIND_OCTAL:
-        if (!parse_number(value, row->kind == KIND_OCTAL ? 8 : 10, row->kind == KIND_BYTES, &number) ||
-            number < row->min || number > row->max)
-            return refuse(parser, row, source, value);
-        *(uint64_t *)field = number;
-        return true;
-    case KIND_INDEX:
-        if (*value == '\0')
-            return refuse(parser, row, source, value);
-        *(const char **)field = value;
-        return true;
-    case KIND_CHOICE:
-        while (row->choices[choice] != NULL && strcmp(row->choices[choice], value) != 0)
-            choice++;
-        if (row->choices[choice] == NULL)
-            return refuse(parser, row, source, value);
-        *(int *)field = choice;
-        return true;
-    case KIND_HELP:
-    case KIND_VERSION: return true;
-    }
-    return false;
+    return option_set(row, value, parser->config) || refuse(parser, row, source, value);
 }
 
 static void print_help(FILE *out)
 {
     fputs("rdrived STORE [options]: serves a simd-r-drive store over gRPC.\n"
-          "Each option may also stand in the environment as RDRIVED_<OPTION>, such as RDRIVED_MAX_BATCH_KEYS\n"
-          "(repeatable ones comma-separated); the command line wins.\n\n",
+          "Each option that takes a value may also stand in the environment as RDRIVED_<OPTION>, such as\n"
+          "RDRIVED_MAX_BATCH_KEYS (repeatable ones comma-separated); the command line wins.\n\n",
           out);
     for (size_t i = 0; i < OPTION_COUNT; i++) {
         const struct option_row *row = &option_rows[i];
-        char allowed[128];
-        describe_allowed(row, allowed);
-        fprintf(out, "  --%s%s\n      %s\n", row->name, takes_value(row) ? " VALUE" : "", row->help);
+        char allowed[ALLOWED_MAX];
+        option_describe(row, allowed);
+        const char *value = row->kind == KIND_PROBE ? " [ADDRESS]" : row->kind == KIND_FLAG ? "" : " VALUE";
+        fprintf(out, "  --%s%s\n      %s\n", row->name, row->kind > KIND_PROBE ? "" : value, row->help);
         if (takes_value(row))
             fprintf(out, "      allowed: %s%s%s\n", allowed, row->standard != NULL ? "; default: " : "",
                     row->standard != NULL ? row->standard : "");
     }
     fputs("\nExit status: 0 after a clean stop, 2 if the store can't be opened or an address can't be served,\n"
-          "64 for a wrong option.\n",
+          "64 for a wrong option; of --probe 0 or 1.\n",
           out);
 }
 
@@ -290,12 +155,20 @@ static enum options_result parse_option(struct parser *parser, int argc, char **
         fputs("rdrived " RDRIVE_VERSION "\n", parser->out);
         return OPTIONS_DONE;
     }
-    const char *value = equals != NULL ? equals + 1 : *at + 1 < argc ? argv[++*at] : NULL;
+    bool alone = equals == NULL && (row->kind == KIND_FLAG || row->kind == KIND_PROBE);
+    if (row->kind == KIND_PROBE) {
+        parser->config->probe = true;
+        if (alone && *at + 1 < argc && argv[*at + 1][0] != '-')
+            equals = argv[++*at] - 1;
+        else if (alone)
+            return OPTIONS_RUN;
+    }
+    const char *value = equals != NULL ? equals + 1 : alone ? "true" : *at + 1 < argc ? argv[++*at] : NULL;
     char source[64];
     snprintf(source, sizeof(source), "--%s", row->name);
     if (value == NULL) {
-        char allowed[128];
-        describe_allowed(row, allowed);
+        char allowed[ALLOWED_MAX];
+        option_describe(row, allowed);
         fprintf(parser->err, "rdrived: %s needs a value; allowed: %s\n", source, allowed);
         return OPTIONS_WRONG;
     }
@@ -328,6 +201,11 @@ static enum options_result parse_arguments(struct parser *parser, int argc, char
     return OPTIONS_RUN;
 }
 
+static bool is_repeatable(const struct option_row *row)
+{
+    return row->kind == KIND_ADDRESSES || row->kind == KIND_NAMES;
+}
+
 /* A repeatable option's value: each part between commas. */
 static bool set_texts(struct parser *parser, const struct option_row *row, const char *source, const char *value)
 {
@@ -349,7 +227,7 @@ static bool parse_environment(struct parser *parser)
         if (value == NULL)
             continue;
         parser->given[i] = true;
-        if (!(row->kind == KIND_TEXTS ? set_texts : set_value)(parser, row, name, value))
+        if (!(is_repeatable(row) ? set_texts : set_value)(parser, row, name, value))
             return false;
     }
     return true;
@@ -407,22 +285,57 @@ static void set_standards(struct parser *parser)
         config->threads = cores < 1 ? 1 : cores > 64 ? 64 : (uint64_t)cores;
     }
     if (config->chunk_bytes == 0)
-        config->chunk_bytes = config->max_response_bytes < M ? config->max_response_bytes : M;
+        config->chunk_bytes = config->max_response_bytes < MIB ? config->max_response_bytes : MIB;
+}
+
+static bool wrong(const struct parser *parser, const char *text)
+{
+    fprintf(parser->err, "rdrived: %s\n", text);
+    return false;
+}
+
+/* Whoever connects to a plain address may write, so those must be of this machine only. */
+static bool check_writers(const struct parser *parser)
+{
+    const struct config *config = parser->config;
+    if (config->create && !config->writable)
+        return wrong(parser, "--create makes a store to write to; add --writable, or leave it out");
+    if (!config->writable)
+        return true;
+    if (config->tls_cert != NULL && config->allow_writer.count == 0)
+        return wrong(parser, "--writable with TLS needs --allow-writer NAME: whose certificates may write");
+    if (config->tls_cert != NULL && config->tls_client_ca == NULL)
+        return wrong(parser, "--allow-writer with TLS needs --tls-client-ca: without it no caller shows a certificate");
+    for (size_t i = 0; config->tls_cert == NULL && i < config->listen.count; i++) {
+        if (option_is_local(config->listen.at[i]))
+            continue;
+        fprintf(parser->err,
+                "rdrived: --writable with the plain address %s, where whoever reaches it could write; listen on "
+                "127.0.0.1, [::1], localhost or a unix socket, or give --tls-cert, --tls-key, --tls-client-ca and "
+                "--allow-writer\n",
+                config->listen.at[i]);
+        return false;
+    }
+    return true;
 }
 
 static bool check_together(const struct parser *parser)
 {
     const struct config *config = parser->config;
-    if (config->store_path == NULL || *config->store_path == '\0') {
-        fputs("rdrived: no STORE given: rdrived STORE [options]; rdrived --help lists them\n", parser->err);
-        return false;
-    }
+    if (config->probe)
+        return true;
+    if (config->store_path == NULL || *config->store_path == '\0')
+        return wrong(parser, "no STORE given: rdrived STORE [options]; rdrived --help lists them");
     if (config->chunk_bytes > config->max_response_bytes) {
         fprintf(parser->err, "rdrived: --chunk-bytes %llu is more than --max-response-bytes %llu; lower the first\n",
                 (unsigned long long)config->chunk_bytes, (unsigned long long)config->max_response_bytes);
         return false;
     }
-    return true;
+    if ((config->tls_cert == NULL) != (config->tls_key == NULL))
+        return wrong(parser, "--tls-cert and --tls-key go together; give both or neither");
+    if (config->tls_client_ca != NULL && config->tls_cert == NULL)
+        return wrong(parser, "--tls-client-ca needs --tls-cert and --tls-key");
+    return check_writers(parser);
 }
 
 enum options_result options_parse(int argc, char **argv, char **environment, FILE *out, FILE *err,

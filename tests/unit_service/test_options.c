@@ -119,7 +119,7 @@ static void what_is_not_said_is_as_the_design_says(void **state)
     const struct config *config = &parsed.config;
     expect_run("/store");
     EXPECT(strcmp(config->store_path, "/store") == 0, "%s", config->store_path);
-    EXPECT(config->listen_count == 1 && strcmp(config->listen[0], "127.0.0.1:50051") == 0, "%s", config->listen[0]);
+    EXPECT(config->listen.count == 1 && strcmp(config->listen.at[0], "127.0.0.1:50051") == 0, "%s", config->listen.at[0]);
     EXPECT(config->verify == RD_VERIFY_FIRST, "%d", config->verify);
     EXPECT(strcmp(config->index, "auto") == 0, "%s", config->index);
     EXPECT(config->log_format == LOG_LOGFMT && config->log_level == LOG_INFO, "log");
@@ -262,7 +262,7 @@ static void addresses_are_host_and_port_or_a_socket(void **state)
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
         snprintf(line, sizeof line, "/store --listen=%s", good[i]);
         expect_run(line);
-        EXPECT(parsed.config.listen_count == 1 && strcmp(parsed.config.listen[0], good[i]) == 0, "%s", line);
+        EXPECT(parsed.config.listen.count == 1 && strcmp(parsed.config.listen.at[0], good[i]) == 0, "%s", line);
     }
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
         snprintf(line, sizeof line, "/store --listen=%s", wrong[i]);
@@ -282,7 +282,7 @@ static void listen_may_be_repeated_sixteen_times(void **state)
             break;
         }
         expect_run(line);
-        EXPECT(parsed.config.listen_count == i + 1, "%zu", parsed.config.listen_count);
+        EXPECT(parsed.config.listen.count == i + 1, "%zu", parsed.config.listen.count);
     }
 }
 
@@ -322,11 +322,11 @@ static void a_list_in_the_environment_is_cut_at_commas(void **state)
     (void)state;
     setenv("RDRIVED_LISTEN", "127.0.0.1:1,unix:/a,[::1]:2", 1);
     expect_run("/store");
-    EXPECT(parsed.config.listen_count == 3, "%zu", parsed.config.listen_count);
-    EXPECT(strcmp(parsed.config.listen[1], "unix:/a") == 0, "%s", parsed.config.listen[1]);
-    EXPECT(strcmp(parsed.config.listen[2], "[::1]:2") == 0, "%s", parsed.config.listen[2]);
+    EXPECT(parsed.config.listen.count == 3, "%zu", parsed.config.listen.count);
+    EXPECT(strcmp(parsed.config.listen.at[1], "unix:/a") == 0, "%s", parsed.config.listen.at[1]);
+    EXPECT(strcmp(parsed.config.listen.at[2], "[::1]:2") == 0, "%s", parsed.config.listen.at[2]);
     expect_run("/store --listen unix:/b");
-    EXPECT(parsed.config.listen_count == 1 && strcmp(parsed.config.listen[0], "unix:/b") == 0, "the line wins");
+    EXPECT(parsed.config.listen.count == 1 && strcmp(parsed.config.listen.at[0], "unix:/b") == 0, "the line wins");
     setenv("RDRIVED_LISTEN", "127.0.0.1:1,,unix:/a", 1);
     expect_wrong("/store", "RDRIVED_LISTEN", "'' is not allowed");
     setenv("RDRIVED_LISTEN", "nowhere", 1);
