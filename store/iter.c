@@ -163,8 +163,8 @@ static rd_err tell(rd_iter *iter, const struct sight *sight, rd_entry *out_entry
         return RD_E_DAMAGED;
     }
     if (!sight->checked)
-        return store_load(iter->store, &iter->snapshot, entry->key_hash, entry->trailer_off, NULL, false, NULL,
-                          &out_entry->payload, &out_entry->meta);
+        return store_load(iter->store, &iter->snapshot, entry->key_hash, entry->trailer_off, NULL, (struct wanted){0},
+                          NULL, &out_entry->payload, &out_entry->meta);
     out_entry->payload.data = iter->snapshot.mapping->base + entry->start_off;
     out_entry->payload.len = (size_t)entry_payload_len(entry);
     out_entry->meta = metadata_of(entry);

@@ -2,6 +2,8 @@
 #include "guard.h"
 #include "store_internal.h"
 
+#define RESOLVE_STRETCH ((size_t)4096) /* keys between two looks at whether anybody still waits for them */
+
 void reading_pin(const struct reading *reading, uint64_t tail_off, struct snapshot *out_snapshot)
 {
     struct mapping *mapping = atomic_load(&reading->view->mapping); /* it reaches up to that tail at least */
@@ -16,7 +18,8 @@ void store_snapshot(rd_store *store, struct snapshot *out_snapshot)
     reading_end(&reading);
 }
 
-void store_resolve(rd_store *store, rd_key *keys, size_t count, struct snapshot *out_snapshot)
+bool store_resolve(rd_store *store, rd_key *keys, size_t count, const atomic_bool *cancel,
+                   struct snapshot *out_snapshot)
 {
     struct reading reading = reading_begin(store);
     const struct view *view = reading.view;
@@ -24,14 +27,20 @@ void store_resolve(rd_store *store, rd_key *keys, size_t count, struct snapshot 
     struct index_place places[PREFETCH_AHEAD]; /* a ring */
     for (size_t i = 0; i < count && i < PREFETCH_AHEAD; i++)
         places[i] = index_locate(&view->index, keys[i].hash);
-    for (size_t i = 0; i < count; i++) {
-        struct index_place place = places[i % PREFETCH_AHEAD];
-        if (count - i > PREFETCH_AHEAD)
-            places[i % PREFETCH_AHEAD] = index_locate(&view->index, keys[i + PREFETCH_AHEAD].hash);
-        keys[i].cookie = keys[i].cookie == RD_KEY_SKIP ? WORD_NONE : view_find(view, place, keys[i].hash, tail_off);
+    bool cancelled = false;
+    for (size_t i = 0; i < count && !cancelled;) {
+        for (size_t end = i + at_most(count - i, RESOLVE_STRETCH); i < end; i++) {
+            struct index_place place = places[i % PREFETCH_AHEAD];
+            if (count - i > PREFETCH_AHEAD)
+                places[i % PREFETCH_AHEAD] = index_locate(&view->index, keys[i + PREFETCH_AHEAD].hash);
+            keys[i].cookie = keys[i].cookie == RD_KEY_SKIP ? WORD_NONE : view_find(view, place, keys[i].hash, tail_off);
+        }
+        cancelled = cancel != NULL && atomic_load_explicit(cancel, memory_order_relaxed);
     }
-    reading_pin(&reading, tail_off, out_snapshot);
+    if (!cancelled)
+        reading_pin(&reading, tail_off, out_snapshot);
     reading_end(&reading);
+    return !cancelled;
 }
 
 /* One key. The pin comes before the look-up: what waits for a counter then waits for nothing else. */
@@ -260,10 +269,9 @@ static rd_err check_word(rd_store *store, const struct snapshot *snapshot, const
     return err;
 }
 
-/* Nothing of no entry. */
 static rd_span payload_of(const struct snapshot *snapshot, const struct entry *entry)
 {
-    if (entry == NULL || entry->tombstone)
+    if (entry->tombstone)
         return (rd_span){0}; /* E-11 */
     return (rd_span){.data = snapshot->mapping->base + entry->start_off, .len = (size_t)entry_payload_len(entry)};
 }
@@ -287,7 +295,7 @@ static rd_err load_entry(rd_store *store, const struct snapshot *snapshot, uint6
 }
 
 rd_err store_load(rd_store *store, const struct snapshot *snapshot, uint64_t hash, uint64_t word,
-                  const struct trailer *trailer, bool no_payload, const atomic_bool *cancel, rd_span *out_payload,
+                  const struct trailer *trailer, struct wanted wanted, const atomic_bool *cancel, rd_span *out_payload,
                   rd_metadata *out_meta)
 {
     if (word == WORD_NONE || (word & WORD_TOMBSTONE) != 0)
@@ -304,9 +312,16 @@ rd_err store_load(rd_store *store, const struct snapshot *snapshot, uint64_t has
     if (entry->tombstone)
         return RD_ABSENT; /* whatever a forged index says of it */
     *out_meta = metadata_of(entry);
-    if (!no_payload)
-        RD_TRY(check_word(store, snapshot, entry, word, cancel));
-    *out_payload = payload_of(snapshot, no_payload ? NULL : entry);
+    if (wanted.no_payload) {
+        *out_payload = (rd_span){0};
+        return RD_OK;
+    }
+    if (wanted.payload_max > 0 && entry_payload_len(entry) > wanted.payload_max) {
+        *out_payload = (rd_span){.len = (size_t)entry_payload_len(entry)};
+        return RD_E_TOO_LARGE;
+    }
+    RD_TRY(check_word(store, snapshot, entry, word, cancel));
+    *out_payload = payload_of(snapshot, entry);
     return RD_OK;
 }
 
@@ -394,7 +409,8 @@ rd_err rd_store_read_hash(rd_store *store, uint64_t key_hash, rd_entry *out_entr
         return RD_OK;
     }
     rd_entry entry = {0};
-    rd_err err = store_load(store, &snapshot, key_hash, word, NULL, false, NULL, &entry.payload, &entry.meta);
+    rd_err err =
+        store_load(store, &snapshot, key_hash, word, NULL, (struct wanted){0}, NULL, &entry.payload, &entry.meta);
     return entry_from(err, &snapshot, &entry, out_entry);
 }
 
@@ -418,7 +434,8 @@ rd_err rd_store_metadata_hash(rd_store *store, uint64_t key_hash, rd_metadata *o
     rd_span payload;
     rd_metadata meta;
     uint64_t word = resolve_one(store, key_hash, &snapshot);
-    rd_err err = store_load(store, &snapshot, key_hash, word, NULL, true, NULL, &payload, &meta);
+    rd_err err =
+        store_load(store, &snapshot, key_hash, word, NULL, (struct wanted){.no_payload = true}, NULL, &payload, &meta);
     snapshot_release(&snapshot);
     if (err == RD_OK)
         *out_meta = meta;
@@ -447,7 +464,7 @@ static void batch_read(rd_store *store, rd_key *keys, size_t count, rd_batch_ite
     struct snapshot snapshot;
     struct trailer trailers[TRAILERS_MAX];
     size_t live = 0;
-    store_resolve(store, keys, count, &snapshot);
+    (void)store_resolve(store, keys, count, NULL, &snapshot);
     snapshot_trailers(&snapshot, keys, 0, at_most(count, TRAILERS_MAX), trailers);
     for (size_t i = 0; i < count; i++) {
         if (i % TRAILERS_MAX == 0) {
@@ -463,7 +480,7 @@ static void batch_read(rd_store *store, rd_key *keys, size_t count, rd_batch_ite
             continue;
         }
         *item = (rd_batch_item){0};
-        item->err = store_load(store, &snapshot, keys[i].hash, keys[i].cookie, trailer, false, NULL,
+        item->err = store_load(store, &snapshot, keys[i].hash, keys[i].cookie, trailer, (struct wanted){0}, NULL,
                                &item->entry.payload, &item->entry.meta);
         if (item->err == RD_OK) {
             item->entry.pin = snapshot.pin;

@@ -94,8 +94,10 @@ RD_MUST_CHECK rd_err snapshot_check(const struct snapshot *snapshot, const struc
                                     const atomic_bool *cancel);
 
 /* Resolve keys at one instant: each cookie becomes the key's word, WORD_NONE where absent or to be skipped. Pins once.
+   Returns: false where `cancel`, if not NULL, was set meanwhile: some of them are resolved then, and nothing is pinned.
  */
-void store_resolve(rd_store *store, rd_key *keys, size_t count, struct snapshot *out_snapshot);
+bool store_resolve(rd_store *store, rd_key *keys, size_t count, const atomic_bool *cancel,
+                   struct snapshot *out_snapshot);
 
 /* Pin what is looked at. Requires: the view's tail was `tail_off` at some moment since the reading began. */
 void reading_pin(const struct reading *reading, uint64_t tail_off, struct snapshot *out_snapshot);
@@ -152,13 +154,20 @@ void snapshot_trailers(const struct snapshot *snapshot, const rd_key *keys, size
 uint64_t store_check_len(const rd_store *store, const struct snapshot *snapshot, uint64_t word,
                          const struct trailer *trailer);
 
+/* What is wanted of a value; zeros: all of it. */
+struct wanted {
+    bool no_payload;
+    uint64_t payload_max; /* 0: no bound */
+};
+
 /**
  * The value behind a resolved word, in the snapshot's mapping; the payload is checked as the store's options say.
  * `trailer` is its own, or NULL; `hash` is what it must carry; `cancel`, where not NULL, ends a long check.
- * Returns: RD_OK, RD_ABSENT, RD_E_DAMAGED, RD_E_TRUNCATED, RD_E_CANCELLED.
+ * Returns: RD_OK, RD_ABSENT, RD_E_DAMAGED, RD_E_TRUNCATED, RD_E_CANCELLED; RD_E_TOO_LARGE with the metadata, and a
+ *          payload that has its length alone.
  */
 rd_err store_load(rd_store *store, const struct snapshot *snapshot, uint64_t hash, uint64_t word,
-                  const struct trailer *trailer, bool no_payload, const atomic_bool *cancel, rd_span *out_payload,
+                  const struct trailer *trailer, struct wanted wanted, const atomic_bool *cancel, rd_span *out_payload,
                   rd_metadata *out_meta);
 
 rd_metadata metadata_of(const struct entry *entry);
@@ -238,6 +247,21 @@ RD_MUST_CHECK rd_err store_sync(rd_store *store);
 
 RD_MUST_CHECK rd_err commit_queue_create(struct commit_queue **out_queue);
 void commit_queue_destroy(struct commit_queue *queue);
+
+/* ---- stream.c: for who commits a stream himself ---- */
+
+/* Whether `more_len` bytes can be appended without touching the disk. */
+bool stream_stays_in_memory(const rd_stream *stream, uint64_t more_len);
+
+/* Whether some of it lies in a file: sealing it touches the disk, and giving that back takes its time. */
+bool stream_has_file(const rd_stream *stream);
+
+/* Ready the whole value to be committed. Nothing is appended to the stream from then on, and it must outlive the
+   commit. Returns: RD_OK; what an append of it failed with; RD_E_NO_SPACE, RD_E_IO, RD_E_NOMEM. */
+RD_MUST_CHECK rd_err stream_seal(rd_stream *stream, struct commit *out_commit);
+
+/* Of what was appended so far. */
+void stream_measure(const rd_stream *stream, uint64_t *out_size, uint32_t *out_crc);
 
 /* ---- writer_line.c: STORE.writer ---- */
 

@@ -20,6 +20,8 @@ struct rd_stream {
     size_t used, capacity;
     struct file file; /* what came before it; fd -1: nothing */
     uint64_t file_len;
+    void *mapped;       /* all of the file, once it is sealed; NULL: not */
+    rd_write_item item; /* the same */
     uint32_t crc;
     rd_err failed; /* then the value is not whole and never committed (E-06) */
 };
@@ -44,6 +46,8 @@ void rd_stream_abort(rd_stream *stream)
 {
     if (stream == NULL)
         return;
+    if (stream->mapped != NULL)
+        munmap(stream->mapped, (size_t)stream->file_len);
     file_close(&stream->file);
     free(stream->memory);
     free(stream);
@@ -125,36 +129,58 @@ rd_err rd_stream_append(rd_stream *stream, rd_span piece)
     return stream->failed;
 }
 
-static rd_err commit_payload(const rd_stream *stream, rd_span payload, rd_written *out_done)
+bool stream_stays_in_memory(const rd_stream *stream, uint64_t more_len)
 {
-    rd_write_item item = {.key_hash = stream->key_hash, .payload = payload};
-    struct commit commit = {.items = &item, .crcs = &stream->crc, .count = 1};
-    return store_submit(stream->store, &commit, out_done);
+    return more_len <= STREAM_MEMORY_MAX - stream->used;
 }
 
-static rd_err commit_file(rd_stream *stream, rd_written *out_done)
+bool stream_has_file(const rd_stream *stream)
+{
+    return stream->file.fd >= 0;
+}
+
+void stream_measure(const rd_stream *stream, uint64_t *out_size, uint32_t *out_crc)
+{
+    *out_size = stream->file_len + stream->used;
+    *out_crc = stream->crc;
+}
+
+/* Have all of a value that is partly in a file in one piece. */
+static rd_err map_file(rd_stream *stream)
 {
     if (stream->used > 0)
         RD_TRY(spill(stream, (rd_span){0}));
-    size_t len = (size_t)stream->file_len;
-    void *mapped = mmap(NULL, len, PROT_READ, MAP_SHARED, stream->file.fd, 0);
+    void *mapped = mmap(NULL, (size_t)stream->file_len, PROT_READ, MAP_SHARED, stream->file.fd, 0);
     if (mapped == MAP_FAILED)
         return errno == ENOMEM ? RD_E_NOMEM : RD_E_IO;
-    rd_err err = commit_payload(stream, (rd_span){.data = mapped, .len = len}, out_done);
-    munmap(mapped, len);
-    return err;
+    stream->mapped = mapped;
+    return RD_OK;
+}
+
+rd_err stream_seal(rd_stream *stream, struct commit *out_commit)
+{
+    RD_TRY(stream->failed);
+    if (stream->file.fd >= 0)
+        RD_TRY(map_file(stream));
+    stream->item.key_hash = stream->key_hash;
+    stream->item.payload = stream->mapped != NULL ? (rd_span){.data = stream->mapped, .len = (size_t)stream->file_len}
+                                                  : (rd_span){.data = stream->memory, .len = stream->used};
+    *out_commit = (struct commit){.items = &stream->item, .crcs = &stream->crc, .count = 1};
+    return RD_OK;
 }
 
 rd_err rd_stream_commit(rd_stream *stream, rd_written *out_done, uint64_t *out_size, uint32_t *out_crc)
 {
     RD_CLEANUP(stream_end) rd_stream *ended = stream;
-    uint64_t size = ended->file_len + ended->used;
-    rd_span memory = {.data = ended->memory, .len = ended->used};
-    RD_TRY(ended->failed);
-    RD_TRY(ended->file.fd < 0 ? commit_payload(ended, memory, out_done) : commit_file(ended, out_done));
+    struct commit commit;
+    uint64_t size;
+    uint32_t crc;
+    RD_TRY(stream_seal(ended, &commit));
+    RD_TRY(store_submit(ended->store, &commit, out_done));
+    stream_measure(ended, &size, &crc);
     if (out_size != NULL)
         *out_size = size;
     if (out_crc != NULL)
-        *out_crc = ended->crc;
+        *out_crc = crc;
     return RD_OK;
 }

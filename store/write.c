@@ -216,6 +216,8 @@ static rd_err append_rename(rd_store *store, struct stage *stage, const struct c
 {
     uint64_t old_hash = commit->keys[0].hash;
     uint64_t new_hash = commit->keys[1].hash;
+    if (commit->keys[0].cookie == RD_KEY_SKIP)
+        return RD_ABSENT;
     if (old_hash == new_hash)
         return RD_E_INVALID;
     RD_TRY(stage_index(stage));
