@@ -6,12 +6,12 @@
 build_packages=(
   gcc libc6-dev cmake ninja-build pkg-config
   libgrpc-dev libprotobuf-c-dev protobuf-c-compiler protobuf-compiler
-  libxxhash-dev libdeflate-dev libjansson-dev nettle-dev
+  libxxhash-dev libdeflate-dev libjansson-dev nettle-dev libssl-dev
 )
 # The second line is the gates' (tests/check.sh), the third the fuzzers' (tests/fuzz).
 # shellcheck disable=SC2034
 test_packages=(
-  libcmocka-dev python3 python3-grpcio python3-protobuf protobuf-compiler-grpc
+  libcmocka-dev python3 python3-grpcio python3-protobuf protobuf-compiler-grpc openssl
   clang-format clang-tidy cppcheck shellcheck
   clang libclang-rt-14-dev
 )

@@ -16,6 +16,9 @@
     X(REFUSE_NOT_READY, GRPC_STATUS_UNAVAILABLE, "NOT_READY")                                                          \
     X(REFUSE_DRAINING, GRPC_STATUS_UNAVAILABLE, "DRAINING")                                                            \
     X(REFUSE_OVERLOADED, GRPC_STATUS_UNAVAILABLE, "OVERLOADED")                                                        \
+    X(REFUSE_READ_ONLY_SERVER, GRPC_STATUS_PERMISSION_DENIED, "READ_ONLY_SERVER")                                      \
+    X(REFUSE_NOT_ALLOWED, GRPC_STATUS_PERMISSION_DENIED, "NOT_ALLOWED")                                                \
+    X(REFUSE_NO_IDENTITY, GRPC_STATUS_UNAUTHENTICATED, "NO_IDENTITY")                                                  \
     X(REFUSE_METHOD, GRPC_STATUS_UNIMPLEMENTED, "UNKNOWN_METHOD")                                                      \
     X(REFUSE_SERVICE, GRPC_STATUS_NOT_FOUND, "UNKNOWN_SERVICE")
 
