@@ -1,4 +1,5 @@
 #include "daemon.h"
+#include "accept.h"
 #include "memory.h"
 #include "reply.h"
 #include "server.h"
@@ -190,7 +191,7 @@ static void drain(struct daemon *daemon, int signal)
 
 /* ---- life ---- */
 
-/* Descriptors are connections; the core's listener dies of EMFILE. */
+/* Descriptors are connections. */
 static void raise_descriptor_limit(void)
 {
     struct rlimit limit;
@@ -238,6 +239,7 @@ static int keep(struct daemon *daemon)
         if (now_ms() >= memory_due)
             memory_due = now_ms() + memory_give_back();
         signal = wait_event(daemon, now_ms() + LOOK_MS);
+        accept_tell();
         bool now_whole = storewatch_look(&daemon->watch);
         if (now_whole != whole) /* a file that was cut is no store to send anybody to */
             health_set(&daemon->server.health, now_whole);
@@ -340,6 +342,7 @@ int daemon_main(int argc, char **argv, rd_engine *(*wrap)(rd_engine *))
     }
     log_configure((enum log_level)daemon.config.log_level, (enum log_format)daemon.config.log_format);
     raise_descriptor_limit();
+    accept_prepare();
     if (!take_signals(&daemon)) {
         LOG(LOG_ERROR, "cannot start", LOG_TEXT("why", strerror(errno)));
         return EXIT_CANNOT;
@@ -354,6 +357,7 @@ int daemon_main(int argc, char **argv, rd_engine *(*wrap)(rd_engine *))
     bool core_ended = end_core();
     if (reply_references() == 0) /* no slice points into the store any more */
         rd_engine_destroy(daemon.opener.engine);
+    accept_end();
     close(daemon.signal_fd);
     close(daemon.wake_fd);
     LOG(LOG_INFO, "stopped", LOG_NUMBER("status", status));
