@@ -124,8 +124,8 @@ static int refuse_next(int listener, int why)
     int fd = kernel_accept(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     int error = fd < 0 ? errno : 0;
     if (fd >= 0) {
+        count_refusal(why); /* first: whoever sees the end of its connection may look at the count */
         close(fd);
-        count_refusal(why);
     }
     guard.reserve = take_reserve();
     pthread_mutex_unlock(&guard.lock);
@@ -134,10 +134,10 @@ static int refuse_next(int listener, int why)
 
 static void refuse(int fd)
 {
-    close(fd);
     pthread_mutex_lock(&guard.lock);
     count_refusal(EMFILE);
     pthread_mutex_unlock(&guard.lock);
+    close(fd);
 }
 
 /* The kernel hands out the lowest number that is free, so this one says how many are taken. */

@@ -1,5 +1,6 @@
 #include "daemon.h"
 #include "accept.h"
+#include "knock.h"
 #include "memory.h"
 #include "reply.h"
 #include "server.h"
@@ -43,6 +44,7 @@ struct opener {
 struct daemon {
     struct config config;
     struct server server;
+    struct knock knock;
     struct opener opener;
     struct storewatch watch;
     int signal_fd;
@@ -181,6 +183,7 @@ static void drain(struct daemon *daemon, int signal)
     atomic_store(&server->epoch, 1);
     wait_until(daemon, old_calls_ended, now_ms() + (int64_t)config->drain_grace_s * 1000 - REFUSE_MS);
     /* 2: refuse new calls, so that those still being served are the last */
+    knock_stop(&daemon->knock);
     server_refuse(server);
     wait_until(daemon, all_ended, now_ms() + REFUSE_MS / 2);
     /* and what is still open then can't be waited for */
@@ -300,12 +303,14 @@ static int run(struct daemon *daemon, rd_engine *(*wrap)(rd_engine *))
     int status = EXIT_CANNOT;
     struct opener *opener = &daemon->opener;
     *opener = (struct opener){.config = &daemon->config, .wrap = wrap, .server = &daemon->server};
-    if (server_start(&daemon->server, &daemon->config, daemon->wake_fd)) {
+    if (server_start(&daemon->server, &daemon->config, daemon->wake_fd) &&
+        knock_start(&daemon->knock, &daemon->server, NULL)) {
         if (pthread_create(&opener->thread, NULL, open_store, opener) == 0)
             status = serve(daemon);
         else
             LOG(LOG_ERROR, "cannot start", LOG_TEXT("why", "the system refuses a thread"));
     }
+    knock_stop(&daemon->knock); /* where no drain did */
     if (!server_end(&daemon->server)) {
         LOG(LOG_WARN, "stopped without the engine's last answers");
         _exit(status); /* every client has its status, and nothing unsaved is held */
