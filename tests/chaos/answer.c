@@ -13,8 +13,50 @@ void op_drop_window(struct chaos_op *op)
     for (size_t i = 0; i < op->window_count; i++)
         buffer_unref(op->window[i]);
     free(op->window);
+    free(op->pieces);
     op->window = NULL;
+    op->pieces = NULL;
     op->window_count = 0;
+}
+
+static uint64_t sum_span(uint64_t sum, rd_span span)
+{
+    const uint8_t *bytes = span.data;
+    for (size_t i = 0; i < span.len; i++)
+        sum = sum * 31 + bytes[i];
+    return sum * 31 + span.len;
+}
+
+uint64_t op_sum_sent(const rd_op *op)
+{
+    uint64_t sum = 0;
+    if (op->kind == RD_OP_STREAM)
+        for (size_t i = 0; i < op->piece_count; i++)
+            sum = sum_span(sum, op->pieces[i]);
+    if (op->kind == RD_OP_WRITE)
+        for (size_t i = 0; i < op->item_count; i++)
+            sum = sum_span(sum * 31 + op->items[i].key_hash, op->items[i].payload);
+    return sum;
+}
+
+/* The user's pieces as the inner engine sees them: they end with their completion. */
+static void copy_pieces(struct chaos_op *op)
+{
+    const rd_op *outer = op->outer;
+    op->window = calloc(outer->piece_count + 1, sizeof(struct buffer *));
+    op->pieces = calloc(outer->piece_count + 1, sizeof(rd_span));
+    CHAOS_REQUIRE(op->window != NULL && op->pieces != NULL);
+    for (size_t i = 0; i < outer->piece_count; i++) {
+        if (outer->pieces[i].len == 0)
+            continue;
+        struct buffer *buffer = buffer_create(op->chaos, outer->pieces[i]);
+        CHAOS_REQUIRE(buffer != NULL);
+        op->window[op->window_count++] = buffer;
+        op->pieces[i] = buffer_span(buffer);
+    }
+    op->inner.pieces = op->pieces;
+    op->inner.piece_count = outer->piece_count;
+    op->inner.last = outer->last;
 }
 
 /* One value, its payload in a buffer of ours. Returns: false when out of memory. */
@@ -79,10 +121,18 @@ static rd_err copy_results(struct chaos_op *op)
     case RD_OP_LAST: return copy_window(op);
     case RD_OP_INFO: return copy_info(op);
     case RD_OP_WRITE:
-    case RD_OP_DELETE: op->outer->written = op->inner.written; return RD_OK;
-    case RD_OP_RENAME:
+    case RD_OP_DELETE:
+    case RD_OP_RENAME: op->outer->written = op->inner.written; return RD_OK;
     case RD_OP_STREAM:
-    case RD_OP_COMPACT: break;
+        CHAOS_REQUIRE(op->inner.more == !op->inner.last);
+        op->outer->more = op->inner.more;
+        op->outer->written = op->inner.written;
+        op->outer->streamed = op->inner.streamed;
+        return RD_OK;
+    case RD_OP_COMPACT:
+        op->outer->more = op->inner.more;
+        op->outer->compacted = op->inner.compacted;
+        return RD_OK;
     }
     return RD_E_UNSUPPORTED;
 }
@@ -92,6 +142,9 @@ void op_answer(struct chaos_op *op)
     struct chaos *chaos = op->chaos;
     rd_op *outer = op->outer;
     rd_err err = op->plan.err != RD_OK ? op->plan.err : op->inner.err;
+    CHAOS_REQUIRE(op_sum_sent(outer) == op->sent_sum);
+    if (outer->kind == RD_OP_STREAM)
+        op_drop_window(op);
     outer->first = 0;
     outer->value_count = 0;
     outer->more = false;
@@ -147,6 +200,8 @@ void op_ask(struct chaos_op *op)
     }
     atomic_fetch_add(&op->refs, 1);
     op->inner.value_max = op->plan.value_max;
+    if (op->outer->kind == RD_OP_STREAM)
+        copy_pieces(op);
     if (op->inner_open) {
         rd_engine_next(chaos->inner, &op->inner);
     } else {

@@ -15,6 +15,7 @@ static void start(struct chaos_op *op)
     struct chaos *chaos = op->chaos;
     sem_t answered;
     op->plan = plan_make(chaos, op->outer);
+    op->sent_sum = op_sum_sent(op->outer);
     pthread_mutex_lock(&chaos->lock);
     op->serial++;
     op->asker = pthread_self();
@@ -45,9 +46,10 @@ static void start(struct chaos_op *op)
 static uint64_t sum_keys(const rd_op *op)
 {
     uint64_t sum = 0;
-    if (op->kind == RD_OP_READ || op->kind == RD_OP_DELETE)
-        for (size_t i = 0; i < op->key_count; i++)
-            sum = sum * 31 + op->keys[i].hash;
+    bool has_keys =
+        op->kind == RD_OP_READ || op->kind == RD_OP_DELETE || op->kind == RD_OP_RENAME || op->kind == RD_OP_STREAM;
+    for (size_t i = 0; has_keys && i < op->key_count; i++)
+        sum = sum * 31 + op->keys[i].hash;
     return sum;
 }
 
@@ -58,6 +60,8 @@ static void chaos_submit(rd_engine *engine, rd_op *outer)
     struct chaos_op *op = calloc(1, sizeof(*op) + value_max * sizeof(rd_value));
     CHAOS_REQUIRE(op != NULL && outer->done != NULL);
     CHAOS_REQUIRE(value_max > 0 || (outer->kind != RD_OP_READ && outer->kind != RD_OP_LAST));
+    CHAOS_REQUIRE(outer->kind != RD_OP_RENAME || outer->key_count == 2);
+    CHAOS_REQUIRE(outer->kind != RD_OP_STREAM || outer->key_count == 1);
     op->chaos = chaos;
     op->outer = outer;
     atomic_init(&op->refs, 1);
@@ -77,10 +81,10 @@ static void chaos_next(rd_engine *engine, rd_op *outer)
 {
     struct chaos_op *op = op_of(outer);
     CHAOS_REQUIRE(op->can_next);
-    CHAOS_REQUIRE(outer->kind == RD_OP_READ);
     op->can_next = false;
     op_drop_window(op);
-    memset(outer->values, 0xdb, outer->value_max * sizeof(rd_value)); /* ours again, and nothing in it */
+    if (outer->kind == RD_OP_READ)
+        memset(outer->values, 0xdb, outer->value_max * sizeof(rd_value)); /* ours again, and nothing in it */
     count(chaos_of(engine), CHAOS_NEXTS, 1);
     start(op);
 }

@@ -76,8 +76,11 @@ struct chaos_op {
     bool can_next;          /* the last window said `more` */
     unsigned serial;        /* of the submit or next under way */
     uint64_t keys_sum;      /* of the hashes, which must stay as they are until finish */
-    struct buffer **window; /* the payloads of the window that the user sees */
+    uint64_t sent_sum;      /* of pieces and items, which must until they are taken */
+    struct buffer **window; /* the payloads of the window that the user sees; of a stream, the pieces as the inner
+                               engine sees them */
     size_t window_count;
+    rd_span *pieces;
     rd_range *ranges;
     struct plan plan; /* of the submit or next under way */
 
@@ -115,13 +118,16 @@ void *queue_run(void *chaos);
 /* Ask the inner engine. Requires: the phase is ASKING. */
 void op_ask(struct chaos_op *op);
 
+/* Reads all pieces and items, so that a user who has changed them, or let them go, is found out. */
+uint64_t op_sum_sent(const rd_op *op);
+
 /* Complete. Requires: the phase is ANSWERING, which is this thread's alone. The operation may be gone afterwards. */
 void op_answer(struct chaos_op *op);
 
 /* The inner operation's hook. */
 void op_inner_done(rd_op *inner);
 
-/* End what the last window lent. */
+/* End what the last window lent, or the pieces. */
 void op_drop_window(struct chaos_op *op);
 
 void op_unref(struct chaos_op *op);

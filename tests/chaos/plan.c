@@ -73,7 +73,8 @@ struct plan plan_make(struct chaos *chaos, const rd_op *op)
     if (config->mode == CHAOS_LATE || (config->mode == CHAOS_MIX && dice % 8 >= 3))
         plan.delay_ns = 1 + (config->delay_us_max > 0 ? decide(chaos) % (config->delay_us_max * 1000) : 0);
     else if (config->mode == CHAOS_MIX && dice % 8 == 2)
-        plan.meanwhile = true;
+        plan.meanwhile =
+            op->kind != RD_OP_COMPACT; /* whose answer may be long in coming: submit and next don't block */
     plan.asks_late = plan.delay_ns > 0 && (dice & 16) != 0;
     if (plan_chance(chaos, config->fail_per_mille))
         plan.err = (dice & 32) != 0 ? RD_E_UNAVAILABLE : RD_E_IO;
