@@ -1,0 +1,27 @@
+module rdrive-client
+
+go 1.26.0
+
+// Made of proto/ by run.sh: `go_package` there says rdrive/v1.
+replace rdrive => ../../../build/clients/go/rdrive
+
+require (
+	github.com/zeebo/xxh3 v1.1.0
+	google.golang.org/grpc v1.85.0
+	rdrive v0.0.0
+)
+
+require (
+	github.com/klauspost/cpuid/v2 v2.2.10 // indirect
+	golang.org/x/net v0.60.0 // indirect
+	golang.org/x/sys v0.48.0 // indirect
+	golang.org/x/text v0.42.0 // indirect
+	google.golang.org/genproto/googleapis/rpc v0.0.0-20260817212433-ac3dfec99bb1 // indirect
+	google.golang.org/grpc/cmd/protoc-gen-go-grpc v1.6.2 // indirect
+	google.golang.org/protobuf v1.36.12 // indirect
+)
+
+tool (
+	google.golang.org/grpc/cmd/protoc-gen-go-grpc
+	google.golang.org/protobuf/cmd/protoc-gen-go
+)
