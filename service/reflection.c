@@ -3,6 +3,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#define ASKED(which) GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_##which
+
 __attribute__((format(printf, 3, 4))) static void refuse(struct reflection_answer *answer, grpc_status_code status,
                                                          const char *format, ...)
 {
@@ -72,6 +74,14 @@ static void answer_symbol(struct reflection_answer *answer, uint64_t *sent, cons
         send_files(answer, sent, (unsigned)file);
 }
 
+/* Fields that no request has are not repeated: protobuf-c takes a field 0 for one, and no client could read it. */
+static void forget_unknown(reflection_request *request)
+{
+    request->base.n_unknown_fields = 0;
+    if (request->message_request_case == ASKED(FILE_CONTAINING_EXTENSION))
+        request->file_containing_extension->base.n_unknown_fields = 0;
+}
+
 /* proto3 has extensions for options only, and none are defined here. */
 static void answer_extension(struct reflection_answer *answer, const Grpc__Reflection__V1__ExtensionRequest *extension)
 {
@@ -109,10 +119,9 @@ static void answer_list(struct reflection_answer *answer)
     answer->response.list_services_response = list;
 }
 
-#define ASKED(which) GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_##which
-
 void reflection_answer(reflection_request *request, uint64_t *sent, struct reflection_answer *out_answer)
 {
+    forget_unknown(request);
     grpc__reflection__v1__server_reflection_response__init(&out_answer->response);
     out_answer->response.valid_host = request->host;
     out_answer->response.original_request = request;

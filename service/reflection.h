@@ -33,7 +33,8 @@ struct reflection_answer {
 /**
  * Answer one request of a stream. What can't be answered is an error response; the stream goes on.
  * `sent` has a bit for each file that the stream has sent: imports among them are not sent again. It begins as 0.
- * The answer is valid while the request is.
+ * The answer is valid while the request is, which loses the fields that no request has. Requires: the request's memory
+ * is not freed piece by piece.
  */
 void reflection_answer(reflection_request *request, uint64_t *sent, struct reflection_answer *out_answer);
 

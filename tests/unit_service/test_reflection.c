@@ -2,6 +2,7 @@
  * What reflection answers to one request after the other. What there is to find is known from elsewhere too: from the
  * descriptors that protobuf-c has generated.
  */
+#include "arena.h"
 #include "message.h"
 #include "reflection.h"
 
@@ -37,17 +38,23 @@ static const char *const files[] = {
 
 /* ---- Asking ------------------------------------------------------------------------------------------------------ */
 
-/* Ask, and take the response from the wire. To be freed by freed(). */
+/* The response as a client has it. To be freed by freed(). */
+static reflection_response *packed(const struct reflection_answer *answer)
+{
+    size_t size = grpc__reflection__v1__server_reflection_response__get_packed_size(&answer->response);
+    uint8_t *bytes = malloc(size);
+    EXPECT(grpc__reflection__v1__server_reflection_response__pack(&answer->response, bytes) == size, "%zu", size);
+    reflection_response *response = grpc__reflection__v1__server_reflection_response__unpack(NULL, size, bytes);
+    free(bytes);
+    EXPECT(response != NULL, "it can't be read");
+    return response;
+}
+
 static reflection_response *ask(reflection_request request, uint64_t *sent)
 {
     struct reflection_answer answer;
     reflection_answer(&request, sent, &answer);
-    size_t size = grpc__reflection__v1__server_reflection_response__get_packed_size(&answer.response);
-    uint8_t *packed = malloc(size);
-    EXPECT(grpc__reflection__v1__server_reflection_response__pack(&answer.response, packed) == size, "%zu", size);
-    reflection_response *response = grpc__reflection__v1__server_reflection_response__unpack(NULL, size, packed);
-    free(packed);
-    EXPECT(response != NULL, "it can't be read");
+    reflection_response *response = packed(&answer);
     EXPECT(strcmp(response->valid_host, request.host) == 0, "%s", response->valid_host);
     EXPECT(response->original_request->message_request_case == request.message_request_case, "not the request");
     return response;
@@ -58,6 +65,18 @@ static void freed(reflection_response **response)
     grpc__reflection__v1__server_reflection_response__free_unpacked(*response, NULL);
 }
 #define AUTO_RESPONSE __attribute__((cleanup(freed))) reflection_response
+
+/* Memory for a request, as a call has it. */
+static void *arena_piece(void *arena, size_t bytes)
+{
+    return arena_alloc(arena, bytes);
+}
+
+static void arena_keep(void *arena, void *bytes)
+{
+    (void)arena;
+    (void)bytes;
+}
 
 static reflection_request asking(Grpc__Reflection__V1__ServerReflectionRequest__MessageRequestCase which,
                                  const char *text)
@@ -277,6 +296,27 @@ static void what_an_error_quotes_is_short_and_printable(void **state)
     expect_refused(asking(ASK(FILE_BY_FILENAME), "\xff\n\x1b"), GRPC_STATUS_NOT_FOUND, "'??");
 }
 
+/* Some of which protobuf-c reads, and writes as what nobody reads. */
+static void fields_that_no_request_has_are_not_repeated(void **state)
+{
+    (void)state;
+    AUTO_BYTES message = bytes_of_hex("80000052017832037a2e61");
+    struct arena arena;
+    arena_init(&arena);
+    ProtobufCAllocator allocator = {.alloc = arena_piece, .free = arena_keep, .allocator_data = &arena};
+    reflection_request *request =
+        grpc__reflection__v1__server_reflection_request__unpack(&allocator, message.len, message.data);
+    EXPECT(request != NULL && request->base.n_unknown_fields == 2, "the request");
+    uint64_t sent = 0;
+    struct reflection_answer answer;
+    reflection_answer(request, &sent, &answer);
+    AUTO_RESPONSE *response = packed(&answer);
+    EXPECT(response->original_request->base.n_unknown_fields == 0, "%u",
+           response->original_request->base.n_unknown_fields);
+    EXPECT(strcmp(response->original_request->all_extension_numbers_of_type, "z.a") == 0, "another request");
+    arena_fini(&arena);
+}
+
 /* The server takes one for the other. */
 static void expect_same(const ProtobufCMessageDescriptor *a, const ProtobufCMessageDescriptor *b)
 {
@@ -315,6 +355,7 @@ int main(void)
         cmocka_unit_test(there_are_no_extensions),
         cmocka_unit_test(a_request_for_nothing_says_what_can_be_asked),
         cmocka_unit_test(what_an_error_quotes_is_short_and_printable),
+        cmocka_unit_test(fields_that_no_request_has_are_not_repeated),
         cmocka_unit_test(v1alpha_has_the_messages_of_v1),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

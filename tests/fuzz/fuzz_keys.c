@@ -1,0 +1,56 @@
+/*
+ * Requests with repeated keys: decode_keys says what protobuf-c says of the same bytes, however they are cut into
+ * slices; where the two are known to differ, it says the same of every cut.
+ */
+#include "request.h"
+
+#include "../unit_service/keys_oracle.h"
+#include <stdlib.h>
+#include <string.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static const struct keys_kind *const kinds[] = {&keys_by_key, &keys_by_stream, &keys_by_hash};
+static const uint64_t limits[] = {0, 1, 3, 1000000};
+
+static void expect_same(const struct keys_kind *kind, uint64_t max, const grpc_byte_buffer *a,
+                        const grpc_byte_buffer *b)
+{
+    struct decoded_keys one;
+    struct decoded_keys other;
+    enum decode_result result = decode_keys(a, &kind->fields, max, &one);
+    REQUIRE(decode_keys(b, &kind->fields, max, &other) == result, "not %d when it is cut otherwise", (int)result);
+    if (result == DECODE_OK) {
+        REQUIRE(one.count == other.count, "%zu keys, %zu when it is cut otherwise", one.count, other.count);
+        for (size_t i = 0; i < one.count; i++)
+            REQUIRE(one.keys[i].hash == other.keys[i].hash && one.keys[i].cookie == other.keys[i].cookie,
+                    "key %zu is another when it is cut otherwise", i);
+    }
+    free(one.keys);
+    free(other.keys);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct feed feed = {data, size};
+    uint8_t how = feed_u8(&feed);
+    const struct keys_kind *kind = kinds[(how & 15) % (sizeof kinds / sizeof kinds[0])];
+    uint64_t max = limits[how >> 4 & 3];
+    size_t piece = 1 + feed_u8(&feed) % 16;
+    rd_span bytes = {.data = feed.at, .len = feed.left};
+
+    grpc_byte_buffer *whole = request_message(bytes, 0);
+    grpc_byte_buffer *pieces = request_message(bytes, piece);
+    expect_same(kind, max, whole, pieces);
+    if (!keys_differ(kind, feed.at, feed.left)) {
+        struct keys_wanted wanted = keys_wanted_of(kind, feed.at, feed.left, max);
+        const char *wrong = keys_judge(kind, &wanted, max, whole);
+        REQUIRE(wrong == NULL, "not as protobuf-c: %s", wrong);
+        wrong = keys_judge(kind, &wanted, max, pieces);
+        REQUIRE(wrong == NULL, "not as protobuf-c, in pieces of %zu: %s", piece, wrong);
+        keys_wanted_fini(&wanted);
+    }
+    grpc_byte_buffer_destroy(whole);
+    grpc_byte_buffer_destroy(pieces);
+    return 0;
+}

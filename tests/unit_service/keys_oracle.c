@@ -1,0 +1,136 @@
+#include "keys_oracle.h"
+
+#include <rdrive/v1/reader.pb-c.h>
+#include <stdlib.h>
+
+const struct keys_kind keys_by_key = {&rdrive__v1__batch_read_request__descriptor, {.keys = 1, .omit_metadata = 2}};
+const struct keys_kind keys_by_stream = {&rdrive__v1__batch_read_stream_request__descriptor,
+                                         {.keys = 1, .omit_metadata = 2}};
+const struct keys_kind keys_by_hash = {&rdrive__v1__batch_read_hashed_keys_request__descriptor,
+                                       {.key_hashes = 1, .keys = 2, .omit_metadata = 3}};
+
+struct keys_wanted keys_wanted_of(const struct keys_kind *kind, const uint8_t *bytes, size_t len, uint64_t max)
+{
+    struct keys_wanted wanted = {.result = DECODE_MALFORMED};
+    wanted.message = protobuf_c_message_unpack(kind->descriptor, NULL, len, bytes);
+    if (wanted.message == NULL)
+        return wanted;
+    if (kind == &keys_by_hash) {
+        const Rdrive__V1__BatchReadHashedKeysRequest *request = (void *)wanted.message;
+        wanted.hash_count = request->n_key_hashes;
+        wanted.hashes = request->key_hashes;
+        wanted.key_count = request->n_keys;
+        wanted.keys = request->keys;
+        wanted.omit_metadata = request->omit_metadata;
+    } else { /* both have the same fields */
+        const Rdrive__V1__BatchReadRequest *request = (void *)wanted.message;
+        wanted.key_count = request->n_keys;
+        wanted.keys = request->keys;
+        wanted.omit_metadata = request->omit_metadata;
+    }
+    if (wanted.hash_count > max || wanted.key_count > max)
+        wanted.result = DECODE_TOO_MANY;
+    else if (kind == &keys_by_hash && wanted.key_count > 0 && wanted.key_count != wanted.hash_count)
+        wanted.result = DECODE_LENGTHS;
+    else
+        wanted.result = DECODE_OK;
+    return wanted;
+}
+
+void keys_wanted_fini(struct keys_wanted *wanted)
+{
+    if (wanted->message != NULL)
+        protobuf_c_message_free_unpacked(wanted->message, NULL);
+}
+
+static const char *judge_keys(const struct keys_wanted *wanted, const struct decoded_keys *got)
+{
+    size_t count = wanted->hash_count > 0 ? wanted->hash_count : wanted->key_count;
+    if (got->count != count)
+        return "another number of keys";
+    if (got->omit_metadata != wanted->omit_metadata)
+        return "omit_metadata";
+    for (size_t i = 0; i < count; i++) {
+        uint64_t of_key = 0;
+        if (wanted->key_count > 0)
+            of_key = rd_hash((rd_span){.data = wanted->keys[i].data, .len = wanted->keys[i].len});
+        uint64_t hash = wanted->hash_count > 0 ? wanted->hashes[i] : of_key;
+        bool mismatch = wanted->key_count > 0 && hash != of_key; /* F-15 */
+        if (got->keys[i].hash != hash)
+            return "another hash";
+        if (got->keys[i].cookie != (mismatch ? RD_KEY_SKIP : 0))
+            return "a key that has its hash is skipped, or one that hasn't is not";
+    }
+    return NULL;
+}
+
+const char *keys_judge(const struct keys_kind *kind, const struct keys_wanted *wanted, uint64_t max,
+                       const grpc_byte_buffer *message)
+{
+    struct decoded_keys got;
+    const char *wrong = NULL;
+    enum decode_result result = decode_keys(message, &kind->fields, max, &got);
+    if (result != wanted->result)
+        wrong = "another result";
+    else if ((got.keys != NULL) != (result == DECODE_OK))
+        wrong = "keys without DECODE_OK, or the reverse";
+    else if (result != DECODE_MALFORMED && got.hash_count != wanted->hash_count)
+        wrong = "another number of hashes came";
+    else if (result != DECODE_MALFORMED && got.key_count != wanted->key_count)
+        wrong = "another number of keys came";
+    else if (result == DECODE_OK)
+        wrong = judge_keys(wanted, &got);
+    free(got.keys);
+    return wrong;
+}
+
+/* A varint at `*at`, moved behind it. Returns: its bytes, or 0 where it does not end. */
+static size_t scan_varint(const uint8_t *bytes, size_t len, size_t *at, uint64_t *out_value)
+{
+    uint64_t value = 0;
+    for (size_t i = 0; i < 10 && *at < len; i++) {
+        uint8_t byte = bytes[(*at)++];
+        if (i < 9 || byte < 2)
+            value |= (uint64_t)(byte & 0x7f) << (7 * i);
+        if (byte < 0x80) {
+            *out_value = value;
+            return i + 1;
+        }
+    }
+    return 0;
+}
+
+bool keys_differ(const struct keys_kind *kind, const uint8_t *bytes, size_t len)
+{
+    for (size_t at = 0; at < len;) {
+        uint64_t tag;
+        uint64_t value = 0;
+        size_t took = scan_varint(bytes, len, &at, &tag);
+        if (took == 0)
+            return false;
+        if (took > 5 || (took > 1 && tag >> 3 == 0) || tag >> 3 >= 1 << 29)
+            return true;
+        unsigned type = tag & 7;
+        bool is_flag = tag >> 3 == kind->fields.omit_metadata;
+        if (is_flag && type != 0)
+            return true;
+        if (type == 0) {
+            size_t start = at;
+            took = scan_varint(bytes, len, &at, &value);
+            if (took == 10 && is_flag && bytes[start + 9] > 1)
+                return true;
+        } else if (type == 2) {
+            took = scan_varint(bytes, len, &at, &value);
+            if (took > 5)
+                return true;
+        } else if (type == 1 || type == 5) {
+            value = type == 1 ? 8 : 4;
+        } else {
+            return false;
+        }
+        if (took == 0 || (type != 0 && value > len - at))
+            return false;
+        at += type == 0 ? 0 : (size_t)value;
+    }
+    return false;
+}

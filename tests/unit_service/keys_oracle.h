@@ -1,0 +1,46 @@
+/**
+ * What protobuf-c says of a request with repeated keys, for decode_keys to be held against: by unit tests and by a
+ * fuzzer. Uses nothing of either's.
+ *
+ * Known differences, where the comparison stops (keys_differ): both are stricter than the other somewhere, and no
+ * protobuf library writes such bytes.
+ * - A tag or a length in more than five bytes: protobuf-c refuses it, decode_keys takes up to ten.
+ * - A tag that names field 0 in several bytes, or a field above 2^29-1: protobuf-c takes it, for whatever its lower
+ *   bits say; decode_keys refuses it.
+ * - omit_metadata in ten bytes, of which only bits above the 64th are set: true to protobuf-c, false to decode_keys.
+ * - omit_metadata as anything but a varint: protobuf-c looks for bits in whatever came; decode_keys refuses it.
+ */
+#ifndef KEYS_ORACLE_H
+#define KEYS_ORACLE_H
+
+#include "decode.h"
+#include <protobuf-c/protobuf-c.h>
+
+/* The requests that are decoded by hand. */
+struct keys_kind {
+    const ProtobufCMessageDescriptor *descriptor;
+    struct key_fields fields;
+};
+extern const struct keys_kind keys_by_key, keys_by_stream, keys_by_hash;
+
+struct keys_wanted {
+    enum decode_result result;
+    ProtobufCMessage *message; /* NULL: malformed */
+    size_t hash_count;
+    size_t key_count;
+    const uint64_t *hashes;
+    const ProtobufCBinaryData *keys;
+    bool omit_metadata;
+};
+
+struct keys_wanted keys_wanted_of(const struct keys_kind *kind, const uint8_t *bytes, size_t len, uint64_t max);
+void keys_wanted_fini(struct keys_wanted *wanted);
+
+/* Decode `message`. Returns: what is wrong with the outcome, or NULL. */
+const char *keys_judge(const struct keys_kind *kind, const struct keys_wanted *wanted, uint64_t max,
+                       const grpc_byte_buffer *message);
+
+/* Whether the message meets one of the differences before anything in it is malformed to both. */
+bool keys_differ(const struct keys_kind *kind, const uint8_t *bytes, size_t len);
+
+#endif
