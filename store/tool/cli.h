@@ -33,6 +33,10 @@ enum cli_option {
     OPTION_CHECK,
     OPTION_SEED,
     OPTION_HISTOGRAM,
+    OPTION_CA,
+    OPTION_CERT,
+    OPTION_TLS_KEY,
+    OPTION_TIMEOUT,
     OPTION_HELP,
     OPTION_VERSION,
     OPTION_COUNT,
@@ -75,6 +79,8 @@ struct cli_verb {
     const char *help; /* one line */
     const char *notes;
     int (*run)(const struct cli_call *call);
+    size_t target_arg;     /* which argument names a second store; 0: none */
+    const char *file_only; /* why STORE can't be one that is served; NULL: it can */
 };
 #define CLI_MANY ((size_t)-1)
 

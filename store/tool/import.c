@@ -45,6 +45,8 @@ static void import_free(struct import **import)
 static bool flush(struct import *im)
 {
     size_t at = 0;
+    if (im->item_count == 0)
+        return true;
     for (size_t i = 0; i < im->item_count; i++) {
         im->items[i].payload.data = im->values.data + at;
         at += im->items[i].payload.len;
@@ -54,24 +56,35 @@ static bool flush(struct import *im)
         return false;
     im->written += im->item_count;
     im->item_count = 0;
-    im->values.len = 0;
+    memmove(im->values.data, im->values.data + at, im->values.len - at); /* the line that had no room in it */
+    im->values.len -= at;
     progress_step(&im->progress, im->in.read, im->written);
     return true;
+}
+
+/** Whether the store takes one more item, whose value is the last of `values`, in the batch. */
+static bool fits(const struct import *im)
+{
+    size_t items_max = im->store->write_items_max, bytes_max = im->store->write_bytes_max;
+    return (items_max == 0 || im->item_count < items_max) &&
+           (bytes_max == 0 || im->values.len + (im->item_count + 1) * TOOL_ITEM_BYTES <= bytes_max);
 }
 
 /** Take one line into the batch. Returns: false if the import ends here. */
 static bool take_line(struct import *im, rd_span line)
 {
     struct parse_why why = {{0}};
-    rd_write_item *item = &im->items[im->item_count];
+    uint64_t hash = 0;
     size_t start = im->values.len;
-    rd_err err = im->parse(line, &im->values, &item->key_hash, &why);
+    rd_err err = im->parse(line, &im->values, &hash, &why);
     if (err != RD_OK) {
         (void)snprintf(im->why, sizeof(im->why), "%s", err == RD_E_INVALID ? why.text : rd_err_text(err));
         return false;
     }
-    item->payload.len = im->values.len - start;
-    im->item_count++;
+    size_t len = im->values.len - start;
+    if (!fits(im) && !flush(im))
+        return false;
+    im->items[im->item_count++] = (rd_write_item){hash, {NULL, len}};
     if (im->item_count < BATCH_ITEMS_MAX && im->values.len < BATCH_BYTES)
         return true;
     return flush(im);
@@ -100,21 +113,23 @@ static int finish(struct import *im)
     if (im->err == RD_OK && im->item_count > 0)
         (void)flush(im);
     uint64_t first_unwritten = im->written + 1;
+    progress_clear(&im->progress);
+    char why[sizeof(im->why)];
+    (void)snprintf(why, sizeof(why), "%s", session_why(im->store, im->err)); /* before the sync has its own */
     rd_err sync_err = im->store->ops->sync(im->store);
     const char *name = im->in.name;
-    progress_clear(&im->progress);
     if (im->err != RD_OK)
         return report(STATUS_FAILED,
                       "%s: %s; nothing was written from %s line %" PRIu64
                       " on; entries before it, written %s: %" PRIu64,
-                      im->store->target, rd_err_text(im->err), name, first_unwritten,
+                      im->store->target, why, name, first_unwritten,
                       sync_err == RD_OK ? "and synced" : "but not synced", im->written);
     if (im->why[0] != '\0')
         return report(STATUS_FAILED, "%s: line %" PRIu64 ": %s; entries before it, written %s: %" PRIu64, name, line,
                       im->why, sync_err == RD_OK ? "and synced" : "but not synced", im->written);
-    if (sync_err != RD_OK)
+    if (sync_err != RD_OK && sync_err != RD_E_UNSUPPORTED) /* a store that syncs by itself says so at its close */
         return report(STATUS_FAILED, "%s: %s; entries written, none of them known to be durable: %" PRIu64,
-                      im->store->target, rd_err_text(sync_err), im->written);
+                      im->store->target, session_why(im->store, sync_err), im->written);
     return STATUS_DONE;
 }
 

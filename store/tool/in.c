@@ -98,6 +98,16 @@ enum in_result in_line(struct in *in, rd_span *out_line)
     }
 }
 
+enum in_result in_piece(struct in *in, rd_span *out_bytes)
+{
+    in->bytes.len = 0;
+    enum in_result result = in->at_end ? IN_END : fill(in);
+    if (result != IN_OK)
+        return result;
+    *out_bytes = (rd_span){in->bytes.data, in->bytes.len};
+    return in->at_end ? IN_END : IN_OK;
+}
+
 enum in_result in_all(struct in *in, size_t max, rd_span *out_bytes)
 {
     while (!in->at_end) {

@@ -36,6 +36,9 @@ void in_close(struct in *in);
 /** The next line without its '\n', valid until the next call. A last line needs no '\n'. */
 RD_MUST_CHECK enum in_result in_line(struct in *in, rd_span *out_line);
 
+/** The next bytes, as they come, valid until the next call. */
+RD_MUST_CHECK enum in_result in_piece(struct in *in, rd_span *out_bytes);
+
 /** All that is left, valid until in_close; IN_TOO_LONG beyond `max` bytes. */
 RD_MUST_CHECK enum in_result in_all(struct in *in, size_t max, rd_span *out_bytes);
 

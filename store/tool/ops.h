@@ -24,6 +24,10 @@ struct tool_open_how {
     rd_sync sync;
     const char *index; /* as rd_open_options.index */
     rd_verify verify;
+
+    /* of a store that is served */
+    const char *ca, *cert, *key; /* PEM files, or NULL */
+    double timeout;              /* seconds a call may take; 0: any time */
 };
 
 /** One thing that `info` prints: a number, or a text where `text` is not NULL. */
@@ -48,6 +52,14 @@ struct tool_damage {
  */
 struct tool_sink {
     bool (*bytes)(void *arg, rd_span bytes);
+    void *arg;
+};
+
+enum tool_source_result { TOOL_SOURCE_PIECE, TOOL_SOURCE_END, TOOL_SOURCE_FAILED };
+
+/** Where a payload comes from, piece by piece. A piece is valid until the next is asked for. */
+struct tool_source {
+    enum tool_source_result (*piece)(void *arg, rd_span *out_piece);
     void *arg;
 };
 
@@ -79,14 +91,19 @@ struct tool_ops {
     rd_err (*last)(struct tool_store *store, rd_metadata *out_meta, uint64_t *out_size);
     rd_err (*iterate)(struct tool_store *store, tool_visit *visit, void *arg); /* newest first */
 
-    /* All of `items` or nothing. */
+    /* All of `items` or nothing, as long as they are within the store's limits. */
     rd_err (*write)(struct tool_store *store, const rd_write_item *items, size_t count);
+    /* One value, of any size, as it comes; RD_E_CANCELLED: `source` failed, and nothing was written. Where it isn't
+     * offered, the whole value goes to `write`. */
+    rd_err (*write_from)(struct tool_store *store, uint64_t key_hash, const struct tool_source *source);
     rd_err (*remove)(struct tool_store *store, const uint64_t *key_hashes, size_t count, size_t *out_deleted);
+    /* RD_E_UNSUPPORTED: what was written becomes durable when the store sees fit. */
     rd_err (*sync)(struct tool_store *store);
 
-    /* As rd_store_rename_hash. */
-    rd_err (*rename)(struct tool_store *store, uint64_t old_hash, uint64_t new_hash);
-    /* As rd_store_copy_hash and rd_store_move_hash; `target` has the same operations. */
+    /* As rd_store_rename. */
+    rd_err (*rename)(struct tool_store *store, const struct tool_key *old_key, const struct tool_key *new_key);
+    /* As rd_store_copy_hash and rd_store_move_hash; `target` has the same operations. Where they aren't offered, the
+     * value is read and written. */
     rd_err (*copy)(struct tool_store *store, uint64_t key_hash, struct tool_store *target);
     rd_err (*move)(struct tool_store *store, uint64_t key_hash, struct tool_store *target);
 
@@ -104,6 +121,9 @@ struct tool_ops {
     /* As rd_store_save_index. */
     rd_err (*index)(struct tool_store *store, const char *path, rd_fault *out_fault, rd_indexed *out_indexed);
 
+    /* What is to be said of `err`, which the operation just before ended with. Where it isn't offered: rd_err_text. */
+    const char *(*why)(struct tool_store *store, rd_err err);
+
     /* Whether `fd` is the store's own file: reading it as input, or writing output there, would ruin it. */
     bool (*is_file)(struct tool_store *store, int fd);
 };
@@ -112,7 +132,12 @@ struct tool_ops {
 struct tool_store {
     const struct tool_ops *ops;
     const char *target; /* STORE as given, for messages */
+
+    /* What a `write` may hold; 0: anything. A single item may always have any size. */
+    size_t write_items_max;
+    size_t write_bytes_max; /* of payloads, TOOL_ITEM_BYTES for each of them added */
 };
+#define TOOL_ITEM_BYTES ((size_t)32)
 
 extern const struct tool_ops tool_path_ops;
 
@@ -125,7 +150,9 @@ static inline bool payload_is_legal(rd_span payload)
 /** What a STORE that begins with `prefix` means. The last row has the empty prefix, which fits every other STORE. */
 struct tool_scheme {
     const char *prefix;
-    const struct tool_ops *ops; /* NULL: not served by this build */
+    const struct tool_ops *ops;
+    bool served;      /* a server is behind it */
+    unsigned options; /* OPTION_BITs (cli.h): of those that ask for a kind of STORE, which it takes */
 };
-extern const struct tool_scheme tool_schemes[];
+extern const struct tool_scheme tool_schemes[]; /* the executable's */
 #endif

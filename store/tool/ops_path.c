@@ -36,7 +36,7 @@ static rd_err path_open(const char *target, const struct tool_open_how *how, rd_
         *out_fault = (rd_fault){0};
         return RD_E_NOMEM;
     }
-    made->base = (struct tool_store){&tool_path_ops, target};
+    made->base = (struct tool_store){.ops = &tool_path_ops, .target = target};
     const rd_open_options options = {.writable = how->writable,
                                      .create = how->create,
                                      .sync = how->sync,
@@ -177,10 +177,10 @@ static rd_err path_sync(struct tool_store *store)
     return rd_store_sync(inner(store));
 }
 
-static rd_err path_rename(struct tool_store *store, uint64_t old_hash, uint64_t new_hash)
+static rd_err path_rename(struct tool_store *store, const struct tool_key *old_key, const struct tool_key *new_key)
 {
     rd_written done;
-    return rd_store_rename_hash(inner(store), old_hash, new_hash, &done);
+    return rd_store_rename_hash(inner(store), old_key->hash, new_key->hash, &done);
 }
 
 static rd_err path_copy(struct tool_store *store, uint64_t key_hash, struct tool_store *target)

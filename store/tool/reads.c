@@ -37,7 +37,7 @@ static int open_for_key(const struct cli_call *call, struct key *key, struct too
     return status != STATUS_DONE ? status : session_open(call, &read_only, out_store);
 }
 
-static int report_key(const struct tool_store *store, const struct key *key, rd_err err)
+static int report_key(struct tool_store *store, const struct key *key, rd_err err)
 {
     char label[KEY_LABEL_BYTES];
     return session_report(store, key_label(key, label), err);

@@ -14,17 +14,54 @@ static const struct tool_scheme *find_scheme(const char *target)
     return scheme;
 }
 
-static int open_store(const struct cli_call *call, const char *target, const struct tool_open_how *how,
+/** Whether a store at `target`, one that is served, is something for this verb. */
+static int check_verb(const struct cli_call *call, const char *target, const struct tool_scheme *scheme)
+{
+    if (!scheme->served || call->verb->file_only == NULL)
+        return STATUS_DONE;
+    return report(STATUS_USAGE,
+                  "%s: STORE %s came, but `%s` needs a file: %s; allowed: a path (./%s... for a file of "
+                  "such a name)",
+                  call->verb->name, QUOTED(text_span(target)), call->verb->name, call->verb->file_only, scheme->prefix);
+}
+
+/** Whether each option that asks for some kind of store goes with one that is named. */
+static int check_options(const struct cli_call *call)
+{
+    unsigned asking = 0, taken = find_scheme(call->args[0])->options;
+    for (const struct tool_scheme *scheme = tool_schemes;; scheme++) {
+        asking |= scheme->options;
+        if (scheme->prefix[0] == '\0')
+            break;
+    }
+    if (call->verb->target_arg != 0)
+        taken |= find_scheme(call->args[call->verb->target_arg])->options;
+    for (size_t i = 0; i < OPTION_COUNT; i++)
+        if (call->given[i] && (asking & ~taken & OPTION_BIT(i)) != 0)
+            return report(STATUS_USAGE, "%s: option %s is not for %s %s", call->verb->name, cli_options[i].name,
+                          call->verb->target_arg != 0 ? "any of these stores, nor" : "STORE",
+                          QUOTED(text_span(call->args[0])));
+    if (call->given[OPTION_CERT] != call->given[OPTION_TLS_KEY])
+        return report(STATUS_USAGE, "%s: %s came alone; allowed: --cert and --key, or neither", call->verb->name,
+                      call->given[OPTION_CERT] ? "--cert" : "--key");
+    return STATUS_DONE;
+}
+
+static int open_store(const struct cli_call *call, const char *target, struct tool_open_how *how,
                       struct tool_store **out_store)
 {
     const struct tool_scheme *scheme = find_scheme(target);
-    if (scheme->ops == NULL)
-        return report(STATUS_USAGE,
-                      "%s: STORE %s: %s is not yet served by this build; allowed: a path (./%s... for a "
-                      "file of such a name)",
-                      call->verb->name, QUOTED(text_span(target)), scheme->prefix, scheme->prefix);
+    int status = check_verb(call, target, scheme);
+    if (status != STATUS_DONE)
+        return status;
+    how->ca = call->value[OPTION_CA];
+    how->cert = call->value[OPTION_CERT];
+    how->key = call->value[OPTION_TLS_KEY];
+    how->timeout = call->number[OPTION_TIMEOUT];
     rd_fault fault = {0};
     rd_err err = scheme->ops->open(target, how, &fault, out_store);
+    if (err == RD_E_INVALID)
+        return report(STATUS_USAGE, "%s: STORE %s: %s", call->verb->name, QUOTED(text_span(target)), fault.text);
     if (err == RD_OK)
         return STATUS_DONE;
     const char *hint = err == RD_E_IO && fault.os_error == ENOENT && how->offer_create && !how->create
@@ -38,6 +75,9 @@ static int open_store(const struct cli_call *call, const char *target, const str
 int session_open(const struct cli_call *call, const struct tool_open_how *how, struct tool_store **out_store)
 {
     struct tool_open_how full = *how;
+    int status = check_options(call);
+    if (status != STATUS_DONE)
+        return status;
     if (call->given[OPTION_INDEX])
         full.index = call->value[OPTION_INDEX];
     if (full.index != NULL && full.index[0] == '\0')
@@ -69,10 +109,31 @@ bool session_is_store(struct tool_store *store, const char *path)
     return is_store;
 }
 
-int session_report(const struct tool_store *store, const char *what, rd_err err)
+bool session_is_served(const char *target)
+{
+    return find_scheme(target)->served;
+}
+
+bool session_streams(const char *target)
+{
+    return find_scheme(target)->ops->write_from != NULL;
+}
+
+bool session_by_value(const char *target, const char *other)
+{
+    const struct tool_ops *ops = find_scheme(target)->ops;
+    return ops != find_scheme(other)->ops || ops->copy == NULL;
+}
+
+const char *session_why(struct tool_store *store, rd_err err)
+{
+    return store->ops->why != NULL ? store->ops->why(store, err) : rd_err_text(err);
+}
+
+int session_report(struct tool_store *store, const char *what, rd_err err)
 {
     return report(err == RD_ABSENT ? STATUS_ABSENT : STATUS_FAILED, "%s: %s%s%s", store->target,
-                  what != NULL ? what : "", what != NULL ? ": " : "", rd_err_text(err));
+                  what != NULL ? what : "", what != NULL ? ": " : "", session_why(store, err));
 }
 
 uint64_t session_fact(struct tool_store *store, const char *name)

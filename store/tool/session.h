@@ -19,8 +19,20 @@ rd_sync session_sync(const struct cli_call *call);
 /** Whether `path` names the file that `store` has open. */
 bool session_is_store(struct tool_store *store, const char *path);
 
+/** Whether STORE `target` is one that is served. */
+bool session_is_served(const char *target);
+
+/** Whether STORE `target` takes values as they come (tool_ops.write_from). */
+bool session_streams(const char *target);
+
+/** Whether values go from one to the other by reading and writing them; else by the store's own copy and move. */
+bool session_by_value(const char *target, const char *other);
+
+/** What is to be said of `err`, which the operation of `store` just before ended with. */
+const char *session_why(struct tool_store *store, rd_err err);
+
 /** Tell that `err` came of `store`, about `what` ("key …"; NULL: the store as a whole). Returns: the exit status. */
-int session_report(const struct tool_store *store, const char *what, rd_err err);
+int session_report(struct tool_store *store, const char *what, rd_err err);
 
 /** A number that `info` prints; 0 where there is none of this name, or it can't be had. */
 uint64_t session_fact(struct tool_store *store, const char *name);

@@ -133,10 +133,10 @@ class CommandLine(ToolTest):
             with self.subTest(args=args):
                 self.fails(64, *args, says=says)
 
-    def test_stores_on_a_network_are_refused_by_name(self):
+    def test_verbs_that_need_a_file_refuse_stores_that_are_served_and_say_why(self):
         for store in ["grpc://localhost:1", "grpcs://localhost:1", "unix:/run/x"]:
-            for verb, *args in [["info"], ["get", "k"], ["put", "k", "v"], ["import", "/dev/null"]]:
-                self.fails(64, verb, store, *args, says=(store, "not yet served by this build"))
+            for verb, *args in [["ls"], ["export"], ["verify"], ["repair", "--output", "new"], ["index"]]:
+                self.fails(64, verb, store, *args, says=(store, f"`{verb}` needs a file: ", "allowed: a path"))
 
     def test_options_stand_before_or_after_positionals(self):
         self.put("k", b"v")

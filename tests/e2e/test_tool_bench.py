@@ -279,9 +279,9 @@ class Refusing(BenchTest):
                                            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))),
                        says=("64 threads of 1 keys a call", "out of memory"))
 
-    def test_a_store_on_a_network_is_refused_by_name(self):
+    def test_a_store_that_is_served_is_refused_by_name(self):
         for store in ["grpc://localhost:1", "grpcs://localhost:1", "unix:/run/x"]:
-            self.fails(64, "bench", store, says=(store, "not yet served by this build"))
+            self.fails(64, "bench", store, says=(store, "`bench` needs a file"))
 
 
 if __name__ == "__main__":
