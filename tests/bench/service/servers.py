@@ -1,0 +1,107 @@
+"""Servers that the bench starts on loopback, each pinned to a processor, and the load it puts on them."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+
+READY_S = 120
+
+
+def free_port():
+    """A port that nobody listens on: for servers that can't be told to choose one."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def pinned(processor, command):
+    return command if processor is None else ["taskset", "-c", str(processor), *command]
+
+
+class Server:
+    """A process that is ready once its log says so (`ready`), or else once its port takes a connection."""
+
+    def __init__(self, command, ready=None, port=None, processor=None):
+        self.log = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen(pinned(processor, command), stdin=subprocess.DEVNULL,
+                                        stdout=self.log, stderr=self.log)
+        try:
+            self.address = self._wait(ready) if ready else f"127.0.0.1:{port}"
+            if not ready:
+                self._connect(port)
+        except Exception:
+            self.process.kill()
+            raise
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def text(self):
+        return os.pread(self.log.fileno(), 1 << 20, 0).decode(errors="replace")
+
+    def _until(self, condition):
+        deadline = time.monotonic() + READY_S
+        while not condition():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{self.process.args} is not ready:\n{self.text()}")
+            time.sleep(0.01)
+
+    def _wait(self, ready):
+        self._until(lambda: re.search(ready, self.text()))
+        return re.search(r"address=(\S+:\d+)", self.text()).group(1)
+
+    def _connect(self, port):
+        def taken():
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", port)) == 0
+        self._until(taken)
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(READY_S)
+        self.log.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+
+class Programs:
+    """The programs of one build tree."""
+
+    def __init__(self, folder, server_processor=None, client_processor=None):
+        self.folder, self.server_processor, self.client_processor = folder, server_processor, client_processor
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def rdrived(self, store, *options, threads=1, before=()):
+        return Server([*before, self.path("rdrived"), store, "--listen", "127.0.0.1:0", "--threads", str(threads),
+                       "--index", "off", *options], ready="event=serving", processor=self.server_processor)
+
+    def echo(self, answer_bytes, *options, threads=1, before=()):
+        return Server([*before, self.path("bench_service_echo"), "--bytes", str(answer_bytes), "--threads",
+                       str(threads), *options], ready="listening", processor=self.server_processor)
+
+    def make_store(self, path, keys, value_bytes):
+        subprocess.run([self.path("bench_service_load"), "--make", path, "--keys", str(keys), "--value-bytes",
+                        str(value_bytes)], check=True)
+
+    def load(self, server, **options):
+        """Run the load generator. Returns its figures."""
+        command = [self.path("bench_service_load"), "--address", server.address, "--pid", str(server.pid)]
+        options.setdefault("target", "grpc")
+        for name, value in options.items():
+            if value is True:
+                command.append("--" + name.replace("_", "-"))
+            elif value not in (None, False):
+                command += ["--" + name.replace("_", "-"), str(value)]
+        done = subprocess.run(pinned(self.client_processor, command), stdout=subprocess.PIPE, text=True, check=True)
+        return {name: float(number) for name, number in map(str.split, done.stdout.splitlines())}
