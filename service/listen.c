@@ -85,11 +85,11 @@ void listen_release(struct server *server)
     }
 }
 
-static int add_port(struct server *server, const char *address)
+/* Returns: the port, or 0. Takes the credentials over. */
+static int add_port(struct server *server, const char *address, grpc_server_credentials *credentials)
 {
-    grpc_server_credentials *plain = grpc_insecure_server_credentials_create();
-    int port = grpc_server_add_http2_port(server->core, address, plain);
-    grpc_server_credentials_release(plain);
+    int port = grpc_server_add_http2_port(server->core, address, credentials);
+    grpc_server_credentials_release(credentials);
     return port;
 }
 
@@ -105,7 +105,7 @@ static bool listen_unix(struct server *server, const char *address)
         return false;
     /* never wider than asked for, not even between bind and chmod */
     mode_t before = umask((mode_t)(~server->config->unix_mode & 0777));
-    int port = add_port(server, address);
+    int port = add_port(server, address, grpc_insecure_server_credentials_create()); /* its mode says who may */
     umask(before);
     if (port == 0 || chmod(path, (mode_t)server->config->unix_mode) != 0)
         return cannot(address, "see grpc's own line before this one");
@@ -116,7 +116,7 @@ static bool listen_unix(struct server *server, const char *address)
 static bool listen_tcp(struct server *server, const char *address)
 {
     char bound[280];
-    int port = add_port(server, address);
+    int port = add_port(server, address, tls_credentials(&server->tls));
     if (port == 0)
         return cannot(address, "see grpc's own line before this one; does another process serve on that port?");
     size_t host_len = (size_t)(strrchr(address, ':') - address);

@@ -182,7 +182,7 @@ bool server_start(struct server *server, const struct config *config, int wake_f
         LOG(LOG_ERROR, "cannot start", LOG_TEXT("why", "out of memory"));
         return false;
     }
-    if (!listen_all(server))
+    if (!tls_start(&server->tls, config) || !listen_all(server))
         return false;
     grpc_server_start(server->core);
     for (size_t i = 0; i < server->queue_count; i++) {
@@ -307,6 +307,7 @@ bool server_end(struct server *server)
         end_queue(&server->queues[i]);
     if (server->core != NULL)
         grpc_server_destroy(server->core);
+    tls_stop(&server->tls);
     free(server->queues);
     listen_release(server);
     health_fini(&server->health);

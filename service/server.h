@@ -6,6 +6,7 @@
 #include "health.h"
 #include "method.h"
 #include "options.h"
+#include "tls.h"
 #include <netinet/in.h>
 #include <pthread.h>
 #include <sys/un.h>
@@ -61,6 +62,7 @@ struct server {
     size_t queue_count;
     void *registered[METHOD_MAX]; /* the core's handle of methods[i] */
     struct health health;
+    struct tls tls;
     _Atomic(rd_engine *) engine; /* NULL until the store is open */
     atomic_int phase;            /* enum server_phase */
     atomic_uint epoch;           /* calls that began before and after the drain's delay are counted apart: 0 or 1 */
