@@ -131,7 +131,7 @@ serve() { # STORE
   for name in $(compgen -e RDRIVED_ || true); do
     unset "$name"
   done
-  mkfifo "$scratch/log"
+  mkfifo "$scratch/log" || return 1
   "$bin/rdrived" "$1" --listen 127.0.0.1:0 2>"$scratch/log" &
   daemon=$!
   exec {log}<"$scratch/log"
@@ -219,8 +219,11 @@ done
 if ((${#built[@]})); then
   export -f run_python run_go run_node run_rust run_java
   export here out
-  store_make "$scratch/store.srd"
-  serve "$scratch/store.srd"
+  if ! store_make "$scratch/store.srd" || ! serve "$scratch/store.srd"; then
+    cat $out/daemon.log
+    echo 'clients: 0 passed, 1 failed'
+    exit 1
+  fi
   for language in "${built[@]}"; do
     status=0
     run "$language" $here/table.json || status=$?

@@ -27,14 +27,20 @@ struct Stream {
 }
 
 async fn read(reader: &mut Reader, key: &[u8]) -> Result<Value, Box<dyn Error>> {
-    let answer = reader.read(v1::ReadRequest { key: key.to_vec() }).await?.into_inner();
+    let answer = reader
+        .read(v1::ReadRequest { key: key.to_vec() })
+        .await?
+        .into_inner();
     Ok(answer.entry.map(|entry| entry.payload))
 }
 
 async fn read_hashes(reader: &mut Reader, key_hashes: Vec<u64>) -> Result<Stream, Box<dyn Error>> {
     let mut stream = Stream::default();
     let mut parts = Vec::new(); // of the value whose fragments are arriving
-    let request = v1::BatchReadHashedKeysRequest { key_hashes, ..Default::default() };
+    let request = v1::BatchReadHashedKeysRequest {
+        key_hashes,
+        ..Default::default()
+    };
     let mut messages = reader.batch_read_hashed_keys(request).await?.into_inner();
     while let Some(message) = messages.message().await? {
         stream.messages += 1;
@@ -48,7 +54,12 @@ async fn read_hashes(reader: &mut Reader, key_hashes: Vec<u64>) -> Result<Stream
                 Some(Outcome::Entry(entry)) => stream.values.push(Some(entry.payload)),
                 Some(Outcome::Fragment(fragment)) => {
                     if fragment.payload_offset != parts.len() as u64 {
-                        return Err(format!("a fragment begins at {}, not {}", fragment.payload_offset, parts.len()).into());
+                        return Err(format!(
+                            "a fragment begins at {}, not {}",
+                            fragment.payload_offset,
+                            parts.len()
+                        )
+                        .into());
                     }
                     stream.fragments += 1;
                     parts.extend(fragment.data);
@@ -59,7 +70,11 @@ async fn read_hashes(reader: &mut Reader, key_hashes: Vec<u64>) -> Result<Stream
                 Some(Outcome::Error(error)) => {
                     return Err(format!("item {index}: {}: {}", error.reason, error.message).into());
                 }
-                None => return Err(format!("item {index}: an outcome that this client doesn't know").into()),
+                None => {
+                    return Err(
+                        format!("item {index}: an outcome that this client doesn't know").into(),
+                    );
+                }
             }
         }
     }
@@ -70,7 +85,9 @@ async fn read_hashes(reader: &mut Reader, key_hashes: Vec<u64>) -> Result<Stream
 }
 
 fn show(value: &Value) -> String {
-    value.as_ref().map_or("absent".into(), |bytes| format!("{} bytes", bytes.len()))
+    value
+        .as_ref()
+        .map_or("absent".into(), |bytes| format!("{} bytes", bytes.len()))
 }
 
 /// What is wrong, and what was seen.
@@ -79,21 +96,38 @@ async fn check(reader: &mut Reader, rows: &[Row]) -> Result<(Vec<String>, String
     for row in rows {
         let made = xxh3_64(&row.key);
         if made != row.hash {
-            wrong.push(format!("{}: hashed to {made:016x}, not {:016x}", row.name, row.hash));
+            wrong.push(format!(
+                "{}: hashed to {made:016x}, not {:016x}",
+                row.name, row.hash
+            ));
         }
         let value = read(reader, &row.key).await?;
         if value != row.value {
-            wrong.push(format!("{}: Read gives {}, not {}", row.name, show(&value), show(&row.value)));
+            wrong.push(format!(
+                "{}: Read gives {}, not {}",
+                row.name,
+                show(&value),
+                show(&row.value)
+            ));
         }
     }
 
     let stream = read_hashes(reader, rows.iter().map(|row| xxh3_64(&row.key)).collect()).await?;
     if stream.values.len() != rows.len() {
-        wrong.push(format!("BatchReadHashedKeys answers {} keys of {}", stream.values.len(), rows.len()));
+        wrong.push(format!(
+            "BatchReadHashedKeys answers {} keys of {}",
+            stream.values.len(),
+            rows.len()
+        ));
     }
     for (row, value) in rows.iter().zip(&stream.values) {
         if *value != row.value {
-            wrong.push(format!("{}: BatchReadHashedKeys gives {}, not {}", row.name, show(value), show(&row.value)));
+            wrong.push(format!(
+                "{}: BatchReadHashedKeys gives {}, not {}",
+                row.name,
+                show(value),
+                show(&row.value)
+            ));
         }
     }
     let seen = format!(
@@ -112,7 +146,10 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
         eprintln!("usage: rdrive-client ADDRESS TABLE");
         return Ok(ExitCode::from(64));
     };
-    let channel = Endpoint::from_shared(format!("http://{address}"))?.timeout(DEADLINE).connect().await?;
+    let channel = Endpoint::from_shared(format!("http://{address}"))?
+        .timeout(DEADLINE)
+        .connect()
+        .await?;
     let (wrong, seen) = check(&mut Reader::new(channel), &table::read(Path::new(table))?).await?;
     for each in &wrong {
         eprintln!("{each}");
@@ -120,5 +157,9 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
     if wrong.is_empty() {
         println!("ok: {seen}");
     }
-    Ok(if wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if wrong.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }

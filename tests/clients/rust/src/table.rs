@@ -37,7 +37,12 @@ impl Written {
             let digits = std::str::from_utf8(digits).map_err(E::custom)?;
             u8::from_str_radix(digits, 16).map_err(E::custom)
         };
-        let bytes = self.hex.as_bytes().chunks(2).map(byte).collect::<Result<Vec<_>, E>>()?;
+        let bytes = self
+            .hex
+            .as_bytes()
+            .chunks(2)
+            .map(byte)
+            .collect::<Result<Vec<_>, E>>()?;
         Ok(bytes.repeat(self.times))
     }
 }
@@ -47,7 +52,9 @@ fn bytes<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
 }
 
 fn bytes_or_null<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<u8>>, D::Error> {
-    Option::<Written>::deserialize(from)?.map(|written| written.plain()).transpose()
+    Option::<Written>::deserialize(from)?
+        .map(|written| written.plain())
+        .transpose()
 }
 
 fn hash<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
