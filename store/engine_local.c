@@ -88,6 +88,7 @@ static void run_commits(void *context, struct job *jobs)
             continue;
         }
         commits[count] = commit_of(op);
+        commits[count].cancel = &local_of(op)->cancelled;
         group[count] = &commits[count];
         ops[count++] = op;
     }

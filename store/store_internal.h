@@ -211,10 +211,11 @@ struct commit {
     const uint32_t *crcs;       /* NULL, or those of the items' payloads: large ones are not looked at then */
     const rd_key *keys;
     size_t count;
-    const struct place *only; /* NULL, or a delete of one key happens only if its newest entry lies here; otherwise
-                                 RD_E_UNAVAILABLE, where it has a value */
-    bool rename;              /* keys[0] becomes keys[1] */
-    bool renew;               /* append what each key has once more: its value, or a tombstone */
+    const struct place *only;  /* NULL, or a delete of one key happens only if its newest entry lies here; otherwise
+                                  RD_E_UNAVAILABLE, where it has a value */
+    bool rename;               /* keys[0] becomes keys[1] */
+    bool renew;                /* append what each key has once more: its value, or a tombstone */
+    const atomic_bool *cancel; /* NULL, or gives up many writes or deletes in their midst: RD_E_CANCELLED */
     rd_err err;
     rd_written written;
 };

@@ -3,6 +3,8 @@
 #include "store_internal.h"
 #include <unistd.h>
 
+#define CANCEL_STRETCH 4096u /* keys of a commit between two looks at whether anybody still waits for it */
+
 /* An entry that is in the file but not yet in the index. */
 struct staged {
     uint64_t hash;
@@ -80,9 +82,18 @@ static rd_err append_one(rd_store *store, struct stage *stage, uint64_t hash, rd
     return RD_OK;
 }
 
+/* Before the key of this number. Returns: RD_OK, RD_E_CANCELLED. */
+static rd_err check_cancel(const struct commit *commit, size_t number)
+{
+    if (number == 0 || number % CANCEL_STRETCH != 0 || commit->cancel == NULL)
+        return RD_OK;
+    return atomic_load_explicit(commit->cancel, memory_order_relaxed) ? RD_E_CANCELLED : RD_OK;
+}
+
 static rd_err append_writes(rd_store *store, struct stage *stage, struct commit *commit)
 {
     for (size_t i = 0; i < commit->count; i++) {
+        RD_TRY(check_cancel(commit, i));
         const uint32_t *crc = commit->crcs != NULL ? &commit->crcs[i] : NULL;
         RD_TRY(append_one(store, stage, commit->items[i].key_hash, commit->items[i].payload, crc));
     }
@@ -131,6 +142,7 @@ static rd_err append_deletes(rd_store *store, struct stage *stage, struct commit
 {
     RD_TRY(stage_index(stage)); /* once: a key named twice gets two */
     for (size_t i = 0; i < commit->count; i++) {
+        RD_TRY(check_cancel(commit, i));
         if (commit->keys[i].cookie == RD_KEY_SKIP)
             continue;
         uint64_t word = newest_word(store, stage, commit->keys[i].hash);

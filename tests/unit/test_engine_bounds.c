@@ -165,6 +165,42 @@ static void resolving_millions_ends_soon_after_a_cancel(void **state)
     free(keys);
 }
 
+/* Writes, and then deletes, of which some have been appended. */
+static void cancelled_commit_of_many_leaves_nothing(void **state)
+{
+    enum { COUNT = 10000 };
+    rd_store *store = store_make(state, "s");
+    rd_write_item *items = calloc(COUNT, sizeof *items);
+    rd_key *keys = calloc(COUNT, sizeof *keys);
+    atomic_bool cancel = true;
+    assert_true(items != NULL && keys != NULL);
+    for (uint64_t i = 0; i < COUNT; i++) {
+        items[i] = (rd_write_item){i, text_span("value")};
+        keys[i].hash = COUNT - i; /* of which one is not there, and one that is there is left */
+    }
+    for (int round = 0; round < 2; round++) {
+        struct commit commit = {.items = items, .count = COUNT, .cancel = &cancel};
+        if (round == 1)
+            commit = (struct commit){.keys = keys, .count = COUNT, .cancel = &cancel};
+        uint64_t tail_off = store_info(store).tail_off;
+        uint64_t live = rd_store_len(store);
+        cancel = true;
+        store_commit(store, &(struct commit *){&commit}, 1);
+        assert_int_equal(commit.err, RD_E_CANCELLED);
+        assert_int_equal(commit.written.deleted_count, 0);
+        assert_int_equal(store_info(store).tail_off, tail_off);
+        assert_int_equal(rd_store_len(store), live);
+        assert_int_equal(file_len(temp_path(state, "s")), tail_off);
+        cancel = false;
+        store_commit(store, &(struct commit *){&commit}, 1);
+        assert_int_equal(commit.err, RD_OK);
+        assert_int_equal(rd_store_len(store), round == 0 ? COUNT : 1);
+    }
+    rd_store_close(store);
+    free(keys);
+    free(items);
+}
+
 /* A read whose hook holds its worker up, as no service may. */
 struct holding {
     struct asyncop a; /* first */
@@ -246,6 +282,7 @@ int main(void)
         TEMP_TEST(larger_payload_does_not_fill_its_window),
         TEMP_TEST(larger_payload_is_not_checked),
         TEMP_TEST(resolving_millions_ends_soon_after_a_cancel),
+        TEMP_TEST(cancelled_commit_of_many_leaves_nothing),
         TEMP_TEST(cancelled_read_of_millions_is_not_resolved),
         TEMP_TEST(cancelled_read_does_not_answer_ok_with_a_cancelled_value),
     };

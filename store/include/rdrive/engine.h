@@ -185,9 +185,10 @@ static inline void rd_engine_destroy(rd_engine *engine)
 
 /**
  * The embedded engine over `store`. What is short and in memory completes inside submit; checking more than 4 MiB and
- * resolving more than 50,000 keys go to `worker_count` (1 to 64) threads, writes to one commit thread, which makes all
- * that wait durable with one sync. Returns: RD_OK the engine, which owns `store` from now on and closes it when
- * destroyed; RD_E_NOMEM the store is still the caller's.
+ * resolving more than 50,000 keys go to `worker_count` (1 to 64) threads, as do pieces of a stream beyond its first
+ * MiB; writes go to one commit thread, which makes all that wait durable with one sync, and a compaction has a thread
+ * of its own. Returns: RD_OK the engine, which owns `store` from now on and closes it when destroyed; RD_E_NOMEM the
+ * store is still the caller's.
  */
 RD_MUST_CHECK rd_err rd_engine_create_local(rd_store *store, size_t worker_count, rd_engine **out_engine);
 
