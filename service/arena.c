@@ -3,14 +3,32 @@
 
 struct arena_block {
     _Alignas(16) struct arena_block *next;
+    size_t bytes;
 };
 
-void arena_init(struct arena *arena)
+void arena_init(struct arena *arena, struct budget *budget)
 {
     arena->blocks = NULL;
     arena->next = arena->first;
     arena->left = sizeof(arena->first);
-    arena->budget = SIZE_MAX;
+    arena->limit = SIZE_MAX;
+    arena->budget = budget;
+    arena->refused = false;
+}
+
+static bool budget_take(struct budget *budget, size_t bytes)
+{
+    if (atomic_fetch_add(&budget->used, bytes) + bytes <= budget->max)
+        return true;
+    atomic_fetch_sub(&budget->used, bytes);
+    return false;
+}
+
+static void block_free(struct arena *arena, struct arena_block *block)
+{
+    if (arena->budget != NULL)
+        atomic_fetch_sub(&arena->budget->used, block->bytes);
+    free(block);
 }
 
 void arena_fini(struct arena *arena)
@@ -18,23 +36,33 @@ void arena_fini(struct arena *arena)
     while (arena->blocks != NULL) {
         struct arena_block *block = arena->blocks;
         arena->blocks = block->next;
-        free(block);
+        block_free(arena, block);
     }
-    arena_init(arena);
+    arena_init(arena, arena->budget);
 }
 
 void arena_limit(struct arena *arena, size_t bytes)
 {
-    arena->budget = bytes;
+    arena->limit = bytes;
 }
 
 static struct arena_block *add_block(struct arena *arena, size_t bytes)
 {
-    struct arena_block *block = bytes <= arena->budget ? malloc(sizeof(*block) + bytes) : NULL;
-    if (block == NULL)
+    if (bytes > arena->limit)
         return NULL;
-    if (arena->budget != SIZE_MAX)
-        arena->budget -= bytes;
+    if (arena->budget != NULL && !budget_take(arena->budget, bytes)) {
+        arena->refused = true;
+        return NULL;
+    }
+    struct arena_block *block = malloc(sizeof(*block) + bytes);
+    if (block == NULL) {
+        if (arena->budget != NULL)
+            atomic_fetch_sub(&arena->budget->used, bytes);
+        return NULL;
+    }
+    if (arena->limit != SIZE_MAX)
+        arena->limit -= bytes;
+    block->bytes = bytes;
     block->next = arena->blocks;
     arena->blocks = block;
     return block;

@@ -1,58 +1,53 @@
 #include "call.h"
+#include "access.h"
 #include "method.h"
 #include "server.h"
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
 /*
  *                  ┌─────────────────────────────────────────────┐ the server stopped
- *  POSTED ─► RUNNING ─► ASKING ──► RUNNING (the engine answered)  │
- *               │ ├───► SENDING ─► RUNNING (a message is out)      ▼
- *               │ ├───► WATCHING ► RUNNING (woken) ─► any may go DONE when the peer is gone
+ *  POSTED ─► RUNNING ─► ASKING ────► RUNNING (the engine answered) │
+ *               │ ├───► SENDING ───► RUNNING (a message is out)     │
+ *               │ ├───► RECEIVING ─► RUNNING (a message is in)      ▼
+ *               │ ├───► YIELDING ──► RUNNING (its turn)  ─► any may go DONE when the peer is gone
+ *               │ ├───► QUEUED ────► RUNNING (room for its message)
+ *               │ ├───► WATCHING ──► RUNNING (woken)
  *               │ └───► FINISHING (the status is on its way) ────► DONE
  *
  * RUNNING is the only state in which a method's code runs. A call is given back when it is DONE and no tag of it is in
  * flight.
  */
-#define TO(state) (1u << (state))
+#define TO(state)   (1u << (state))
+#define BACK_OR_END (TO(CALL_RUNNING) | TO(CALL_DONE))
 static const struct {
     const char *name;
     unsigned next;
 } call_states[] = {
-    [CALL_POSTED] = {"posted", TO(CALL_RUNNING) | TO(CALL_DONE)},
-    [CALL_RUNNING] = {"running",
-                      TO(CALL_ASKING) | TO(CALL_SENDING) | TO(CALL_WATCHING) | TO(CALL_FINISHING) | TO(CALL_DONE)},
-    [CALL_ASKING] = {"asking", TO(CALL_RUNNING) | TO(CALL_DONE)},
-    [CALL_SENDING] = {"sending", TO(CALL_RUNNING) | TO(CALL_DONE)},
-    [CALL_WATCHING] = {"watching", TO(CALL_RUNNING) | TO(CALL_DONE)},
+    [CALL_POSTED] = {"posted", BACK_OR_END},
+    [CALL_RUNNING] = {"running", TO(CALL_ASKING) | TO(CALL_SENDING) | TO(CALL_RECEIVING) | TO(CALL_QUEUED) |
+                                     TO(CALL_YIELDING) | TO(CALL_WATCHING) | TO(CALL_FINISHING) | TO(CALL_DONE)},
+    [CALL_ASKING] = {"asking", BACK_OR_END},
+    [CALL_SENDING] = {"sending", BACK_OR_END},
+    [CALL_RECEIVING] = {"receiving", BACK_OR_END},
+    [CALL_QUEUED] = {"queued", BACK_OR_END},
+    [CALL_YIELDING] = {"yielding", BACK_OR_END},
+    [CALL_WATCHING] = {"watching", BACK_OR_END},
     [CALL_FINISHING] = {"finishing", TO(CALL_DONE)},
     [CALL_DONE] = {"done", 0},
 };
 
-/* A bug of ours if it ever fires: nothing a client does chooses these. */
-#define CALL_REQUIRE(call, condition)                                                                                  \
-    do {                                                                                                               \
-        if (!(condition)) {                                                                                            \
-            LOG(LOG_ERROR, "bug", LOG_TEXT("not", #condition), LOG_TEXT("state", call_states[(call)->state].name));    \
-            abort();                                                                                                   \
-        }                                                                                                              \
-    } while (0)
-
-#define DECODE_SLACK   65536 /* what decoding a request may take beyond the request's own size */
-#define FREE_CALLS_MAX 256   /* idle calls a queue keeps */
+#define FREE_CALLS_MAX 256    /* idle calls a queue keeps */
+#define SMALL_ANSWER   65536u /* copied bytes of a unary answer that waits for no room */
 
 /* Where the engine's operation is. The hook and the submitter each exchange it once, and whoever comes second acts. */
 enum op_place { OP_PLACE_SUBMITTING, OP_PLACE_AWAITED, OP_PLACE_COMPLETED };
 
-static const struct {
-    grpc_status_code status;
-    const char *reason;
-} refusals[] = {
-#define REFUSAL_ROW(name, status, reason) [name] = {status, reason},
-    REFUSALS(REFUSAL_ROW)
-#undef REFUSAL_ROW
-};
+void call_bug(const struct call *call, const char *condition)
+{
+    LOG(LOG_ERROR, "bug", LOG_TEXT("not", condition), LOG_TEXT("state", call_states[call->state].name));
+    abort();
+}
 
 static void call_move(struct call *call, enum call_state state)
 {
@@ -73,6 +68,16 @@ static void allocator_free(void *arena, void *bytes)
     (void)bytes; /* all at once, with the call */
 }
 
+/* What stays as it is when a call is used again. */
+static void call_init(struct call *call, struct queue *queue)
+{
+    for (int i = 0; i < OP_COUNT; i++)
+        call->ops[i] = (struct call_op){.call = call, .kind = (enum call_op_kind)i};
+    call->allocator =
+        (ProtobufCAllocator){.alloc = allocator_alloc, .free = allocator_free, .allocator_data = &call->arena};
+    arena_init(&call->arena, &queue->server->budget);
+}
+
 struct call *call_create(struct queue *queue, const struct method *method)
 {
     struct call *call = queue->free_calls;
@@ -81,20 +86,16 @@ struct call *call_create(struct queue *queue, const struct method *method)
         queue->free_count--;
     } else if ((call = malloc(sizeof(*call))) == NULL) {
         return NULL;
+    } else {
+        call_init(call, queue);
     }
-    /* the arena's first block is large and need not be cleared */
-    memset(call, 0, offsetof(struct call, arena));
-    memset(&call->allocator, 0, sizeof(*call) - offsetof(struct call, allocator));
-    arena_init(&call->arena);
+    memset(call, 0, offsetof(struct call, allocator));
     call->queue = queue;
     call->method = method;
     call->state = CALL_POSTED;
-    for (int i = 0; i < OP_COUNT; i++)
-        call->ops[i] = (struct call_op){.call = call, .kind = (enum call_op_kind)i};
-    call->allocator =
-        (ProtobufCAllocator){.alloc = allocator_alloc, .free = allocator_free, .allocator_data = &call->arena};
     grpc_metadata_array_init(&call->metadata);
-    grpc_call_details_init(&call->details);
+    if (method == &unknown_method)
+        grpc_call_details_init(&call->details);
     call->in_flight = 1; /* OP_REQUEST, which the server posts */
     atomic_fetch_add(&queue->server->calls, 1);
     return call;
@@ -105,18 +106,29 @@ void call_destroy(struct call *call)
     free(call);
 }
 
+static void give_room(struct call *call)
+{
+    if (call->room > 0)
+        room_give(&call->queue->server->room, call->room);
+    call->room = 0;
+}
+
+static void drop_request(struct call *call)
+{
+    if (call->request != NULL)
+        grpc_byte_buffer_destroy(call->request);
+    call->request = NULL;
+}
+
 /* Give back all that the call holds of others, as soon as it is done. */
 static void call_let_go(struct call *call)
 {
     if (call->op_open)
         rd_engine_finish(call->engine, &call->op);
     call->op_open = false;
-    if (call->method->release != NULL)
-        call->method->release(call);
+    give_room(call);
     reply_fini(&call->reply);
-    if (call->request != NULL)
-        grpc_byte_buffer_destroy(call->request);
-    call->request = NULL;
+    drop_request(call);
 }
 
 static void list_open(struct call *call)
@@ -154,7 +166,8 @@ static void call_free(struct call *call)
 {
     struct queue *queue = call->queue;
     grpc_metadata_array_destroy(&call->metadata);
-    grpc_call_details_destroy(&call->details);
+    if (call->method == &unknown_method)
+        grpc_call_details_destroy(&call->details);
     arena_fini(&call->arena);
     if (call->call != NULL)
         grpc_call_unref(call->call);
@@ -168,11 +181,6 @@ static void call_free(struct call *call)
     queue->free_count++;
 }
 
-static void call_done(struct call *call)
-{
-    call_move(call, CALL_DONE);
-}
-
 /* The end of every event: a call that is done and has nothing in flight is gone. */
 static void call_settle(struct call *call)
 {
@@ -184,100 +192,6 @@ static void call_settle(struct call *call)
     call_free(call);
 }
 
-/* ---- batches ---- */
-
-static void start_batch(struct call *call, const grpc_op *ops, size_t count, enum call_op_kind kind)
-{
-    call->in_flight++;
-    grpc_call_error error = grpc_call_start_batch(call->call, ops, count, &call->ops[kind], NULL);
-    CALL_REQUIRE(call, error == GRPC_CALL_OK);
-}
-
-static grpc_op close_op(struct call *call)
-{
-    call->close_posted = true;
-    grpc_op op = {.op = GRPC_OP_RECV_CLOSE_ON_SERVER};
-    op.data.recv_close_on_server.cancelled = &call->close_cancelled;
-    return op;
-}
-
-/* Learn of the peer's end while the call waits for something. */
-static void post_close(struct call *call)
-{
-    if (call->close_posted)
-        return;
-    grpc_op op = close_op(call);
-    start_batch(call, &op, 1, OP_CLOSE);
-}
-
-static grpc_op initial_op(struct call *call)
-{
-    call->sent_initial = true;
-    return (grpc_op){.op = GRPC_OP_SEND_INITIAL_METADATA};
-}
-
-/* One message of a stream. */
-static void send_message(struct call *call)
-{
-    grpc_op ops[2];
-    size_t count = 0;
-    grpc_byte_buffer *message = reply_take(&call->reply);
-    if (message == NULL) { /* out of memory: the stream can't go on, nor can it say so well */
-        grpc_call_cancel_with_status(call->call, GRPC_STATUS_UNAVAILABLE, "out of memory", NULL);
-        call->dead = true;
-        call_done(call);
-        return;
-    }
-    post_close(call);
-    call_move(call, CALL_SENDING);
-    if (!call->sent_initial)
-        ops[count++] = initial_op(call);
-    ops[count] = (grpc_op){.op = GRPC_OP_SEND_MESSAGE};
-    ops[count++].data.send_message.send_message = message;
-    start_batch(call, ops, count, OP_SEND);
-    grpc_byte_buffer_destroy(message); /* the core has its own references */
-}
-
-/* The last message, if there is one, and the status. An answer given at once is this one batch and no other. */
-static void finish(struct call *call)
-{
-    grpc_op ops[4];
-    size_t count = 0;
-    grpc_byte_buffer *message = NULL;
-    rd_err err = call->reply.err;
-    if (err == RD_OK && call->status == GRPC_STATUS_OK && call->reply.any &&
-        (message = reply_take(&call->reply)) == NULL)
-        err = RD_E_NOMEM;
-    if (err != RD_OK)
-        call_fail(call, err);
-    call_move(call, CALL_FINISHING);
-    if (!call->sent_initial)
-        ops[count++] = initial_op(call);
-    if (message != NULL) {
-        ops[count] = (grpc_op){.op = GRPC_OP_SEND_MESSAGE};
-        ops[count++].data.send_message.send_message = message;
-    }
-    grpc_metadata trailing[STATUS_METADATA_MAX];
-    size_t trailing_count = 0;
-    grpc_slice text = grpc_slice_from_copied_string(call->status_text);
-    ops[count] = (grpc_op){.op = GRPC_OP_SEND_STATUS_FROM_SERVER};
-    ops[count].data.send_status_from_server.status = call->status;
-    if (call->status != GRPC_STATUS_OK) {
-        trailing_count = status_metadata(call->status, call->status_text, call->reason, trailing);
-        ops[count].data.send_status_from_server.status_details = &text;
-        ops[count].data.send_status_from_server.trailing_metadata_count = trailing_count;
-        ops[count].data.send_status_from_server.trailing_metadata = trailing;
-    }
-    count++;
-    if (!call->close_posted)
-        ops[count++] = close_op(call);
-    start_batch(call, ops, count, OP_FINISH);
-    grpc_slice_unref(text);
-    status_metadata_fini(trailing, trailing_count);
-    if (message != NULL)
-        grpc_byte_buffer_destroy(message);
-}
-
 /* ---- the engine ---- */
 
 /* The operation has completed, on any thread: the submitter takes it up, or, if that has gone on, the call's queue. */
@@ -285,14 +199,14 @@ static void op_done(rd_op *op)
 {
     struct call *call = (struct call *)((char *)op - offsetof(struct call, op));
     if (atomic_exchange(&call->op_place, OP_PLACE_COMPLETED) == OP_PLACE_AWAITED)
-        grpc_call_start_batch(call->call, NULL, 0, &call->ops[OP_ENGINE], NULL); /* an empty batch posts its tag */
+        call_post_tag(call, OP_ENGINE);
 }
 
 /* Returns: whether the engine answered at once. */
 static bool ask(struct call *call, bool next)
 {
     call_move(call, CALL_ASKING);
-    atomic_store(&call->op_place, OP_PLACE_SUBMITTING);
+    atomic_store_explicit(&call->op_place, OP_PLACE_SUBMITTING, memory_order_relaxed);
     if (next) {
         rd_engine_next(call->engine, &call->op);
     } else {
@@ -305,15 +219,93 @@ static bool ask(struct call *call, bool next)
         call->in_flight--;
         return true;
     }
-    post_close(call);
+    call_post_close(call);
     return false;
 }
 
 /* ---- running ---- */
 
-static enum step engine_answered(struct call *call)
+/* From now on the peer is to take or send something. */
+static void begin_waiting(struct call *call)
 {
-    return call->op.err == RD_OK ? call->method->resume(call) : call_fail(call, call->op.err);
+    call->since_ms = call->queue->now_ms;
+    call->paced = reply_pace(&call->reply);
+}
+
+static void finish(struct call *call)
+{
+    call_move(call, CALL_FINISHING);
+    begin_waiting(call);
+    call_post_finish(call);
+}
+
+/**
+ * Take room for the copied bytes of the message that `step` sends. Small answers wait for none: those who ask for
+ * little are served while others ask for much.
+ * Returns: false where the call waits for it; its tag will come.
+ */
+static bool take_room(struct call *call, enum step step)
+{
+    struct room *room = &call->queue->server->room;
+    size_t copied = call->reply.total - call->reply.referred;
+    if (call->room > 0 || copied == 0)
+        return true; /* it was queued for it */
+    call->room = copied;
+    if (step == STEP_END && copied <= SMALL_ANSWER) {
+        room_force(room, copied);
+        return true;
+    }
+    call_move(call, CALL_QUEUED);
+    call->last = step;
+    call->in_flight++; /* OP_ROOM */
+    if (room_take(room, call, copied)) {
+        call->in_flight--;
+        call_move(call, CALL_RUNNING);
+        return true;
+    }
+    call_post_close(call);
+    return false;
+}
+
+static void send_message(struct call *call)
+{
+    call_post_close(call);
+    call_move(call, CALL_SENDING);
+    begin_waiting(call);
+    if (!call_post_message(call))
+        call_move(call, CALL_DONE);
+}
+
+static void yield(struct call *call)
+{
+    struct queue *queue = call->queue;
+    call_post_close(call);
+    call_move(call, CALL_YIELDING);
+    call->in_flight++;
+    call->next_turn = NULL;
+    *queue->last_turn = call;
+    queue->last_turn = &call->next_turn;
+}
+
+static void receive(struct call *call)
+{
+    drop_request(call);
+    call_post_close(call);
+    call_move(call, CALL_RECEIVING);
+    begin_waiting(call);
+    call_post_receive(call);
+}
+
+static enum step resume(struct call *call, enum step last)
+{
+    call->last = last;
+    return call->method->resume(call);
+}
+
+static enum step engine_answered(struct call *call, enum step last)
+{
+    bool answered = call->op.err == RD_OK || call->op.err == RD_ABSENT;
+    return answered ? resume(call, last) : call_fail(call, call->op.err);
 }
 
 /* Do what the method wants, until it has to wait. */
@@ -321,28 +313,34 @@ static void run(struct call *call, enum step step)
 {
     for (;;) {
         if (call->dead) {
-            call_done(call);
+            call_move(call, CALL_DONE);
             return;
         }
         switch (step) {
         case STEP_ASK:
         case STEP_NEXT:
+            call->last = step;
             if (!ask(call, step == STEP_NEXT))
                 return;
             call_move(call, CALL_RUNNING);
-            step = engine_answered(call);
+            step = engine_answered(call, step);
             break;
         case STEP_SEND:
-            if (call->reply.err == RD_OK)
-                send_message(call);
-            else
+            if (call->reply.err != RD_OK)
                 finish(call); /* with that error */
+            else if (take_room(call, step))
+                send_message(call);
             return;
+        case STEP_RECEIVE: receive(call); return;
+        case STEP_YIELD: yield(call); return;
         case STEP_WATCH:
-            post_close(call);
+            call_post_close(call);
             call_move(call, CALL_WATCHING);
             return;
         case STEP_END:
+            if (call->reply.err != RD_OK || take_room(call, step))
+                finish(call);
+            return;
         case STEP_FAIL: finish(call); return;
         }
     }
@@ -353,15 +351,19 @@ static enum step admit(struct call *call)
 {
     struct server *server = call->queue->server;
     const struct method *method = call->method;
-    if (atomic_load(&server->phase) != SERVER_SERVING)
+    if (atomic_load_explicit(&server->phase, memory_order_relaxed) != SERVER_SERVING)
         return call_refuse(call, REFUSE_DRAINING, "the server is shutting down; retry on another connection");
-    if (!method->never_shed && server_open_calls(server) > server->config->max_inflight)
+    if (!method->never_shed && server_open_calls(server) > server->config->max_inflight) {
+        call_tell(call, "limit", server->config->max_inflight);
         return call_refuse(call, REFUSE_OVERLOADED,
                            "more than %llu calls are open, the server's --max-inflight; retry later or elsewhere",
                            (unsigned long long)server->config->max_inflight);
-    call->engine = atomic_load(&server->engine);
+    }
+    call->engine = atomic_load_explicit(&server->engine, memory_order_acquire);
     if (method->needs_engine && call->engine == NULL)
         return call_refuse(call, REFUSE_NOT_READY, "the store is still being opened; retry later or elsewhere");
+    if (method->writes && !access_may_write(call))
+        return STEP_FAIL;
     return method->begin(call);
 }
 
@@ -384,15 +386,20 @@ static void call_count(struct call *call)
     } while (true);
 }
 
+/* ---- events ---- */
+
 static void requested(struct call *call, bool success)
 {
+    struct server *server = call->queue->server;
     if (!success) { /* the server is stopping */
-        call_done(call);
+        call_move(call, CALL_DONE);
         return;
     }
     server_post(call->queue, call->method);
     list_open(call);
     call_count(call);
+    if (server->config->slow_ms > 0)
+        call->begun_us = server_now_us();
     call_move(call, CALL_RUNNING);
     run(call, admit(call));
 }
@@ -403,22 +410,56 @@ static void closed(struct call *call)
     if (!call->close_cancelled)
         return;
     call->dead = true;
-    if (call->state == CALL_ASKING)
+    if (call->state == CALL_ASKING) {
         rd_engine_cancel(call->engine, &call->op); /* its completion ends the call */
-    else if (call->state == CALL_WATCHING)
-        call_done(call);
+    } else if (call->state == CALL_WATCHING) {
+        call_move(call, CALL_DONE);
+    } else if (call->state == CALL_QUEUED && room_leave(&call->queue->server->room, call)) {
+        call->in_flight--;
+        call->room = 0;
+        call_move(call, CALL_DONE);
+    }
 }
 
 static void sent(struct call *call, bool success)
 {
+    give_room(call);
     if (!success)
         call->dead = true;
     if (call->dead) {
-        call_done(call);
+        call_move(call, CALL_DONE);
         return;
     }
     call_move(call, CALL_RUNNING);
-    run(call, call->method->resume(call));
+    run(call, resume(call, STEP_SEND));
+}
+
+static void received(struct call *call)
+{
+    if (call->state != CALL_RECEIVING) { /* it was ended meanwhile */
+        drop_request(call);
+        return;
+    }
+    if (call->request == NULL && grpc_call_failed_before_recv_message(call->call))
+        call->dead = true; /* broken off, which is no end of the client's messages */
+    call_move(call, CALL_RUNNING);
+    run(call, call->dead ? STEP_FAIL : resume(call, STEP_RECEIVE));
+}
+
+/* Its room was taken. */
+static void roomed(struct call *call)
+{
+    call_move(call, CALL_RUNNING);
+    run(call, call->last);
+}
+
+static void woken(struct call *call)
+{
+    health_woken(call);
+    if (call->state != CALL_WATCHING)
+        return;
+    call_move(call, CALL_RUNNING);
+    run(call, resume(call, STEP_WATCH));
 }
 
 void call_event(struct call_op *op, bool success)
@@ -430,22 +471,50 @@ void call_event(struct call_op *op, bool success)
     case OP_REQUEST: requested(call, success); break;
     case OP_CLOSE: closed(call); break;
     case OP_SEND: sent(call, success); break;
-    case OP_FINISH: call_done(call); break;
+    case OP_RECEIVE: received(call); break;
+    case OP_FINISH: call_move(call, CALL_DONE); break;
     case OP_ENGINE:
         CALL_REQUIRE(call, atomic_load(&call->op_place) == OP_PLACE_COMPLETED); /* acquires what the engine wrote */
         call_move(call, CALL_RUNNING);
-        run(call, call->dead ? STEP_FAIL : engine_answered(call));
+        run(call, call->dead ? STEP_FAIL : engine_answered(call, call->last));
         break;
-    case OP_WAKE:
-        health_woken(call);
-        if (call->state == CALL_WATCHING) {
-            call_move(call, CALL_RUNNING);
-            run(call, call->method->resume(call));
-        }
-        break;
+    case OP_ROOM: roomed(call); break;
+    case OP_WAKE: woken(call); break;
     case OP_COUNT: break;
     }
     call_settle(call);
+}
+
+void call_turn(struct call *call)
+{
+    call->in_flight--;
+    call_move(call, CALL_RUNNING);
+    run(call, call->dead ? STEP_FAIL : resume(call, STEP_YIELD));
+    call_settle(call);
+}
+
+void call_check_stall(struct call *call)
+{
+    static const char text[] = "nothing was sent or received for --stall-timeout; read faster, or send";
+    const struct queue *queue = call->queue;
+    uint64_t limit_s = queue->server->config->stall_timeout_s;
+    if (call->state != CALL_SENDING && call->state != CALL_FINISHING && call->state != CALL_RECEIVING)
+        return;
+    if (reply_pace(&call->reply) != call->paced) {
+        begin_waiting(call);
+        return;
+    }
+    if (queue->now_ms - call->since_ms < (int64_t)limit_s * 1000)
+        return;
+    if (call->state == CALL_RECEIVING) {
+        call_tell(call, "limit", limit_s);
+        call_refuse(call, REFUSE_STALLED, "%s within %llu s", text, (unsigned long long)limit_s);
+        call_move(call, CALL_RUNNING);
+        finish(call);
+        return;
+    }
+    begin_waiting(call);
+    grpc_call_cancel_with_status(call->call, GRPC_STATUS_RESOURCE_EXHAUSTED, text, NULL);
 }
 
 void call_drop(struct call *call)
@@ -457,88 +526,10 @@ void call_drop(struct call *call)
 
 void call_wake(struct call *call)
 {
-    grpc_call_start_batch(call->call, NULL, 0, &call->ops[OP_WAKE], NULL);
+    call_post_tag(call, OP_WAKE);
 }
 
-/* ---- for methods ---- */
-
-static enum step set_status(struct call *call, grpc_status_code status, const char *reason)
+void call_room(struct call *call)
 {
-    call->status = status;
-    call->reason = reason;
-    reply_fini(&call->reply);
-    return STEP_FAIL;
-}
-
-enum step call_refuse(struct call *call, enum refusal refusal, const char *format, ...)
-{
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(call->status_text, sizeof(call->status_text), format, arguments);
-    va_end(arguments);
-    for (char *c = call->status_text; *c != '\0'; c++)
-        if ((unsigned char)*c < 0x20 ||
-            (unsigned char)*c >= 0x7f) /* it may quote what a client sent, and must be valid UTF-8 */
-            *c = '?';
-    return set_status(call, refusals[refusal].status, refusals[refusal].reason);
-}
-
-enum step call_fail(struct call *call, rd_err err)
-{
-    snprintf(call->status_text, sizeof(call->status_text), "%s", rd_err_text(err));
-    return set_status(call, (grpc_status_code)rd_err_status(err), rd_err_reason(err));
-}
-
-/* The request's bytes in one piece; copied into the arena only where they came in several. */
-static const uint8_t *request_bytes(struct call *call, size_t *out_len)
-{
-    const grpc_slice_buffer *slices = &call->request->data.raw.slice_buffer;
-    *out_len = slices->length;
-    if (slices->count == 1)
-        return GRPC_SLICE_START_PTR(slices->slices[0]);
-    uint8_t *bytes = arena_alloc(&call->arena, slices->length + 1);
-    size_t used = 0;
-    for (size_t i = 0; bytes != NULL && i < slices->count; i++) {
-        memcpy(bytes + used, GRPC_SLICE_START_PTR(slices->slices[i]), GRPC_SLICE_LENGTH(slices->slices[i]));
-        used += GRPC_SLICE_LENGTH(slices->slices[i]);
-    }
-    return bytes;
-}
-
-void *call_decode(struct call *call, const ProtobufCMessageDescriptor *descriptor)
-{
-    if (call->request == NULL) {
-        call_refuse(call, REFUSE_MALFORMED, "no message came before the half close; send exactly one %s",
-                    descriptor->name);
-        return NULL;
-    }
-    size_t len;
-    const uint8_t *bytes = request_bytes(call, &len);
-    /* protobuf-c keeps 40 bytes and more of each unknown field, however small: 15 MiB of them would take 570 */
-    arena_limit(&call->arena, len + DECODE_SLACK);
-    void *message = bytes != NULL ? protobuf_c_message_unpack(descriptor, &call->allocator, len, bytes) : NULL;
-    arena_limit(&call->arena, SIZE_MAX);
-    if (message == NULL)
-        call_refuse(call, REFUSE_MALFORMED, "the request's %zu bytes are not a %s, or mostly fields it doesn't have",
-                    len, descriptor->name);
-    return message;
-}
-
-void call_pack(struct call *call, const ProtobufCMessage *message)
-{
-    size_t len = protobuf_c_message_get_packed_size(message);
-    uint8_t *at = reply_reserve(&call->reply, len);
-    if (at != NULL)
-        reply_commit(&call->reply, protobuf_c_message_pack(message, at));
-}
-
-void call_ask_one(struct call *call, uint64_t key_hash, bool no_payload)
-{
-    call->key = (rd_key){.hash = key_hash};
-    call->op = (rd_op){.kind = RD_OP_READ,
-                       .keys = &call->key,
-                       .key_count = 1,
-                       .no_payload = no_payload,
-                       .values = &call->value,
-                       .value_max = 1};
+    call_post_tag(call, OP_ROOM);
 }

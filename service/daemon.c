@@ -77,26 +77,31 @@ static struct timespec deadline_after(int64_t ms)
 static void *open_store(void *argument)
 {
     struct opener *opener = argument;
-    rd_open_options options = {.verify = (rd_verify)opener->config->verify,
-                               .index = opener->config->index,
-                               .scrub_rate = opener->config->scrub_rate,
+    const struct config *config = opener->config;
+    rd_open_options options = {.writable = config->writable,
+                               .create = config->create,
+                               .sync = config->sync.mode,
+                               .sync_interval_ms = config->sync.interval_ms,
+                               .max_value_bytes = config->max_value_bytes,
+                               .verify = (rd_verify)config->verify,
+                               .index = config->index,
+                               .scrub_rate = config->scrub_rate,
                                .watch = true,
                                .cancel = &opener->cancel,
                                .progress = &opener->progress};
     rd_store *store = NULL;
     rd_engine *engine = NULL;
-    rd_err err = rd_store_open(opener->config->store_path, &options, &opener->fault, &store);
+    rd_err err = rd_store_open(config->store_path, &options, &opener->fault, &store);
     if (err == RD_OK)
         err = rd_store_info_get(store, &opener->info);
     if (err == RD_OK)
-        err = rd_engine_create_local(store, opener->config->threads, &engine);
+        err = rd_engine_create_local(store, config->threads, &engine);
     if (err != RD_OK)
         rd_store_close(store);
     if (err == RD_OK && opener->wrap != NULL && (engine = opener->wrap(engine)) == NULL)
         err = RD_E_NOMEM;
     if (opener->fault.text[0] == '\0' && err != RD_OK)
-        snprintf(opener->fault.text, sizeof(opener->fault.text), "%s: %s", opener->config->store_path,
-                 rd_err_text(err));
+        snprintf(opener->fault.text, sizeof(opener->fault.text), "%s: %s", config->store_path, rd_err_text(err));
     opener->err = err;
     opener->store = store;
     opener->engine = engine;

@@ -1,16 +1,8 @@
 #include "decode.h"
-#include "wire.h"
 #include <stdlib.h>
 
-struct decoder {
-    struct wire_cursor cursor;
-    const struct key_fields *fields;
-    struct decoded_keys *decoded; /* `keys` NULL: the pass that only counts */
-    bool out_of_memory;
-};
-
 /* The hash of the next `len` bytes, gathered only where they lie in several slices. */
-static bool read_key(struct decoder *decoder, uint64_t len, uint64_t *out_hash)
+static bool read_key(struct key_decoder *decoder, uint64_t len, uint64_t *out_hash)
 {
     const uint8_t *piece = NULL;
     if (len > decoder->cursor.left)
@@ -32,120 +24,163 @@ static bool read_key(struct decoder *decoder, uint64_t len, uint64_t *out_hash)
     return complete;
 }
 
-static bool take_hash(struct decoder *decoder)
+static bool take_hash(struct key_decoder *decoder)
 {
-    struct decoded_keys *decoded = decoder->decoded;
     uint64_t hash;
     if (!wire_read_bytes(&decoder->cursor, &hash, sizeof(hash)))
         return false;
-    if (decoded->keys != NULL)
-        decoded->keys[decoded->hash_count].hash = hash;
-    decoded->hash_count++;
+    if (decoder->keys != NULL)
+        decoder->keys[decoder->hash_count].hash = hash;
+    decoder->hash_count++;
+    return true;
+}
+
+/* What is left of a packed run, as far as this turn goes: by whole slices, and hash by hash where one is cut. */
+static bool take_run(struct key_decoder *decoder)
+{
+    struct wire_cursor *cursor = &decoder->cursor;
+    while (decoder->run_len > 0 && decoder->turn_left > 0) {
+        size_t here = (size_t)(cursor->end - cursor->at) / 8;
+        size_t left = (size_t)(decoder->run_len / 8);
+        size_t count = here < left ? here : left;
+        count = count < decoder->turn_left ? count : decoder->turn_left;
+        for (size_t i = 0; i < count; i++)
+            memcpy(&decoder->keys[decoder->hash_count + i].hash, cursor->at + 8 * i, 8);
+        cursor->at += 8 * count;
+        cursor->left -= 8 * count;
+        decoder->hash_count += count;
+        if (count == 0) {
+            if (!take_hash(decoder))
+                return false;
+            count = 1;
+        }
+        decoder->turn_left -= count;
+        decoder->run_len -= 8 * count;
+    }
     return true;
 }
 
 /* One hash, or a packed run of them. */
-static bool take_hashes(struct decoder *decoder, enum wire_type type)
+static bool take_hashes(struct key_decoder *decoder, enum wire_type type)
 {
     uint64_t len;
     if (type == WIRE_FIXED64)
         return take_hash(decoder);
     if (type != WIRE_LEN || !wire_read_varint(&decoder->cursor, &len) || len > decoder->cursor.left || len % 8 != 0)
         return false;
-    if (decoder->decoded->keys == NULL) {
-        decoder->decoded->hash_count += len / 8;
+    if (!decoder->counted) {
+        decoder->hash_count += len / 8;
         return wire_skip(&decoder->cursor, len);
     }
-    for (uint64_t i = 0; i < len / 8; i++)
-        if (!take_hash(decoder))
-            return false;
-    return true;
+    decoder->run_len = len;
+    return take_run(decoder);
 }
 
-static bool take_key(struct decoder *decoder, enum wire_type type)
+static bool take_key(struct key_decoder *decoder, enum wire_type type)
 {
-    struct decoded_keys *decoded = decoder->decoded;
     uint64_t len;
     if (type != WIRE_LEN || !wire_read_varint(&decoder->cursor, &len))
         return false;
-    if (decoded->keys == NULL) {
-        decoded->key_count++;
+    if (!decoder->counted) {
+        decoder->key_count++;
         return wire_skip(&decoder->cursor, len);
     }
     uint64_t hash;
     if (!read_key(decoder, len, &hash))
         return false;
-    decoded->keys[decoded->key_count++].cookie = hash; /* compared with its pair when both are there */
+    decoder->keys[decoder->key_count++].cookie = hash; /* compared with its pair when both are there */
     return true;
 }
 
-/* Go through the message once. */
-static bool pass(struct decoder *decoder, const grpc_byte_buffer *request)
+static bool take_field(struct key_decoder *decoder)
 {
     const struct key_fields *fields = decoder->fields;
-    decoder->decoded->hash_count = 0;
-    decoder->decoded->key_count = 0;
-    wire_cursor_init(&decoder->cursor, request);
+    uint32_t field;
+    enum wire_type type;
+    uint64_t flag;
+    if (!wire_read_tag(&decoder->cursor, &field, &type))
+        return false;
+    if (field == fields->key_hashes)
+        return take_hashes(decoder, type);
+    if (field == fields->keys)
+        return take_key(decoder, type);
+    if (field != fields->omit_metadata)
+        return wire_skip_field(&decoder->cursor, type);
+    bool good = type == WIRE_VARINT && wire_read_varint(&decoder->cursor, &flag);
+    decoder->omit_metadata = good && flag != 0;
+    return good;
+}
+
+/* Go on with a pass. Returns: DECODE_OK at its end. */
+static enum decode_result pass(struct key_decoder *decoder)
+{
+    decoder->turn_left = DECODE_TURN;
+    if (!take_run(decoder))
+        return DECODE_MALFORMED;
     while (decoder->cursor.left > 0) {
-        uint32_t field;
-        enum wire_type type;
-        uint64_t flag;
-        if (!wire_read_tag(&decoder->cursor, &field, &type))
-            return false;
-        bool good;
-        if (field == fields->key_hashes) {
-            good = take_hashes(decoder, type);
-        } else if (field == fields->keys) {
-            good = take_key(decoder, type);
-        } else if (field == fields->omit_metadata) {
-            good = type == WIRE_VARINT && wire_read_varint(&decoder->cursor, &flag);
-            decoder->decoded->omit_metadata = good && flag != 0;
-        } else {
-            good = wire_skip_field(&decoder->cursor, type);
-        }
-        if (!good)
-            return false;
+        if (decoder->turn_left == 0)
+            return DECODE_MORE;
+        decoder->turn_left--;
+        if (!take_field(decoder))
+            return decoder->out_of_memory ? DECODE_NOMEM : DECODE_MALFORMED;
     }
-    return true;
+    return DECODE_OK;
+}
+
+/* The first pass is over. */
+static enum decode_result make_keys(struct key_decoder *decoder)
+{
+    if (decoder->hash_count > decoder->max || decoder->key_count > decoder->max)
+        return DECODE_TOO_MANY;
+    if (decoder->fields->key_hashes != 0 && decoder->key_count > 0 && decoder->key_count != decoder->hash_count)
+        return DECODE_LENGTHS;
+    decoder->count = decoder->hash_count > 0 ? decoder->hash_count : decoder->key_count;
+    decoder->keys = arena_alloc(decoder->arena, decoder->count * sizeof(*decoder->keys));
+    if (decoder->keys == NULL)
+        return DECODE_NOMEM;
+    decoder->counted = true;
+    decoder->hash_count = 0;
+    decoder->key_count = 0;
+    wire_cursor_init(&decoder->cursor, decoder->request);
+    return DECODE_OK;
 }
 
 /* From what the fields gave to what the engine is asked. */
-static void settle_keys(struct decoded_keys *decoded)
+static void settle_keys(struct key_decoder *decoder)
 {
-    bool both = decoded->hash_count > 0 && decoded->key_count > 0;
-    for (size_t i = 0; i < decoded->count; i++) {
-        rd_key *key = &decoded->keys[i];
+    bool both = decoder->hash_count > 0 && decoder->key_count > 0;
+    for (size_t i = 0; i < decoder->count; i++) {
+        rd_key *key = &decoder->keys[i];
         if (both) {
             key->cookie = key->cookie == key->hash ? 0 : RD_KEY_SKIP;
-        } else if (decoded->key_count > 0) {
+        } else if (decoder->key_count > 0) {
             key->hash = key->cookie;
+            key->cookie = 0;
+        } else {
             key->cookie = 0;
         }
     }
 }
 
-enum decode_result decode_keys(const grpc_byte_buffer *request, const struct key_fields *fields, uint64_t max,
-                               struct decoded_keys *out_keys)
+void key_decoder_init(struct key_decoder *decoder, const grpc_byte_buffer *request, const struct key_fields *fields,
+                      uint64_t max, struct arena *arena)
 {
-    *out_keys = (struct decoded_keys){0};
-    struct decoder decoder = {.fields = fields, .decoded = out_keys};
-    if (!pass(&decoder, request))
-        return DECODE_MALFORMED;
-    if (out_keys->hash_count > max || out_keys->key_count > max)
-        return DECODE_TOO_MANY;
-    if (fields->key_hashes != 0 && out_keys->key_count > 0 && out_keys->key_count != out_keys->hash_count)
-        return DECODE_LENGTHS;
-    size_t count = out_keys->hash_count > 0 ? out_keys->hash_count : out_keys->key_count;
-    rd_key *keys = calloc(count > 0 ? count : 1, sizeof(*keys));
-    if (keys == NULL)
-        return DECODE_NOMEM;
-    out_keys->keys = keys;
-    out_keys->count = count;
-    if (!pass(&decoder, request)) {
-        free(keys);
-        out_keys->keys = NULL;
-        return decoder.out_of_memory ? DECODE_NOMEM : DECODE_MALFORMED;
+    *decoder = (struct key_decoder){.fields = fields, .request = request, .arena = arena, .max = max};
+    wire_cursor_init(&decoder->cursor, request);
+}
+
+enum decode_result key_decoder_run(struct key_decoder *decoder)
+{
+    enum decode_result result = pass(decoder);
+    if (result != DECODE_OK)
+        return result;
+    if (!decoder->counted) {
+        result = make_keys(decoder);
+        if (result == DECODE_OK) /* as little work as a small batch is needs no second turn */
+            result = decoder->turn_left > 0 ? pass(decoder) : DECODE_MORE;
+        if (result != DECODE_OK)
+            return result;
     }
-    settle_keys(out_keys);
+    settle_keys(decoder);
     return DECODE_OK;
 }

@@ -71,10 +71,43 @@ static void put_payload(struct reply *reply, const struct encode_source *source,
 {
     rd_span bytes = {.data = (const uint8_t *)value->payload.data + offset, .len = len};
     rd_hold hold;
-    if (len >= ENCODE_REFER_MIN && rd_engine_hold(source->engine, source->op, value, &hold) == RD_OK)
+    if (len >= ENCODE_REFER_MIN && source->by_reference &&
+        rd_engine_hold(source->engine, source->op, value, &hold) == RD_OK)
         reply_refer(reply, bytes, hold);
     else
         reply_put_payload(reply, bytes);
+}
+
+struct packer {
+    ProtobufCBuffer buffer; /* first */
+    struct reply *reply;
+    const struct encode_source *source;
+    const rd_value *value; /* NULL: there is none */
+};
+
+/* Bytes inside the value's payload are known by their address: only those are kept by its pin. */
+static void append(ProtobufCBuffer *buffer, size_t len, const uint8_t *data)
+{
+    struct packer *packer = (struct packer *)buffer;
+    const rd_value *value = packer->value;
+    uintptr_t offset = value != NULL ? (uintptr_t)data - (uintptr_t)value->payload.data : UINTPTR_MAX;
+    if (value != NULL && offset < value->payload.len && len <= value->payload.len - offset)
+        put_payload(packer->reply, packer->source, value, offset, len);
+    else
+        reply_put(packer->reply, data, len);
+}
+
+void encode_value_message(struct reply *reply, const struct encode_source *source, const rd_value *value,
+                          const ProtobufCMessage *message)
+{
+    struct packer packer = {.buffer.append = append, .reply = reply, .source = source, .value = value};
+    reply_reserve(reply, 0); /* a message of no bytes is one too */
+    protobuf_c_message_pack_to_buffer(message, &packer.buffer);
+}
+
+void encode_message(struct reply *reply, const ProtobufCMessage *message)
+{
+    encode_value_message(reply, NULL, NULL, message);
 }
 
 /* Whether a payload is copied to where its message is made. */

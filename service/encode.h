@@ -3,6 +3,7 @@
 #define ENCODE_H
 
 #include "reply.h"
+#include <protobuf-c/protobuf-c.h>
 
 /**
  * From here up a payload is sent from where it lies; below, copying it is cheaper. The bytes of a payload that is
@@ -17,7 +18,15 @@
 struct encode_source {
     rd_engine *engine;
     rd_op *op;
+    bool by_reference; /* the peer's connection is plain; under TLS payloads are copied */
 };
+
+/* Any message, packed by protobuf-c straight into the reply. */
+void encode_message(struct reply *reply, const ProtobufCMessage *message);
+
+/* The same, and what of it lies inside `value`'s payload travels as that payload does. */
+void encode_value_message(struct reply *reply, const struct encode_source *source, const rd_value *value,
+                          const ProtobufCMessage *message);
 
 /* `message { Entry entry = 1; }`. Returns: its size. */
 size_t encode_entry_message_size(const rd_value *value);

@@ -4,15 +4,17 @@
 #include <grpc/health/v1/health.pb-c.h>
 #include <string.h>
 
-/* A service's full name, and whether what it needs is there once the store is. */
+/* A service's full name, and whether it is offered only where the store is open for writing. */
 static const struct {
     const char *name;
-    bool offered;
+    bool writes;
 } services[] = {
-    {"", true},
-    {"rdrive.v1.DataStoreReaderService", true},
-    {"rdrive.v1.DataStoreWriterService", false}, /* writing is not offered yet */
-    {"grpc.health.v1.Health", true},
+    {"", false},
+    {"rdrive.v1.DataStoreReaderService", false},
+    {"rdrive.v1.DataStoreWriterService", true},
+    {"grpc.health.v1.Health", false},
+    {"grpc.reflection.v1.ServerReflection", false},
+    {"grpc.reflection.v1alpha.ServerReflection", false},
 };
 #define SERVICE_COUNT (sizeof(services) / sizeof(services[0]))
 
@@ -106,12 +108,14 @@ static int service_named(const char *name)
     return -1;
 }
 
-static Grpc__Health__V1__HealthCheckResponse__ServingStatus status_of(int service, bool serving)
+static Grpc__Health__V1__HealthCheckResponse__ServingStatus status_of(struct call *call, int service, bool serving)
 {
+    bool writable = call->queue->server->config->writable;
     if (service < 0)
         return GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__SERVICE_UNKNOWN;
-    return serving && services[service].offered ? GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__SERVING
-                                                : GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__NOT_SERVING;
+    return serving && (writable || !services[service].writes)
+               ? GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__SERVING
+               : GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__NOT_SERVING;
 }
 
 static bool is_serving(struct call *call, bool *out_ending)
@@ -137,7 +141,7 @@ enum step health_check_begin(struct call *call)
                            request->service);
     check_response response;
     grpc__health__v1__health_check_response__init(&response);
-    response.status = status_of(service, is_serving(call, &ending));
+    response.status = status_of(call, service, is_serving(call, &ending));
     call_pack(call, &response.base);
     return STEP_END;
 }
@@ -154,7 +158,7 @@ enum step health_list_begin(struct call *call)
     bool serving = is_serving(call, &ending);
     for (size_t i = 0; i < SERVICE_COUNT; i++) {
         grpc__health__v1__health_check_response__init(&statuses[i]);
-        statuses[i].status = status_of((int)i, serving);
+        statuses[i].status = status_of(call, (int)i, serving);
         grpc__health__v1__health_list_response__statuses_entry__init(&entries[i]);
         entries[i].key = (char *)(uintptr_t)services[i].name;
         entries[i].value = &statuses[i];
@@ -183,7 +187,7 @@ enum step health_watch_resume(struct call *call)
 {
     struct watch *watch = &call->u.watch;
     bool ending;
-    int status = (int)status_of(watch->service, is_serving(call, &ending));
+    int status = (int)status_of(call, watch->service, is_serving(call, &ending));
     if (status == watch->told && !ending)
         return STEP_WATCH; /* a change from now on posts a wake, which this queue handles after this */
     if (status == watch->told)

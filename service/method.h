@@ -8,10 +8,11 @@ struct method {
     const char *path;                   /* /package.Service/Method */
     enum step (*begin)(struct call *);  /* the request is there: decode it, prepare */
     enum step (*resume)(struct call *); /* what the last step waited for has happened */
-    void (*release)(struct call *);     /* NULL, or: the call ends; let go of what the method keeps */
     bool never_shed;                    /* served also when too many calls are open, and while there is no store */
     bool watches;                       /* a stream without end: a drain doesn't wait for it */
     bool needs_engine;
+    bool writes;         /* only for those who may (access.h) */
+    bool client_streams; /* begin comes before any message; STEP_RECEIVE brings each */
 };
 
 #define METHOD_MAX 64
@@ -41,11 +42,32 @@ enum step batch_read_resume(struct call *call);
 enum step batch_stream_begin(struct call *call);
 enum step batch_hashed_begin(struct call *call);
 enum step batch_stream_resume(struct call *call);
-void batch_release(struct call *call);
 
 /* stream.c */
 enum step read_stream_begin(struct call *call);
 enum step read_stream_resume(struct call *call);
+
+/* write.c */
+enum step write_begin(struct call *call);
+enum step write_hash_begin(struct call *call);
+enum step batch_write_begin(struct call *call);
+enum step batch_write_hash_begin(struct call *call);
+enum step batch_write_resume(struct call *call);
+enum step rename_begin(struct call *call);
+enum step write_resume(struct call *call);
+enum step delete_begin(struct call *call);
+enum step batch_delete_begin(struct call *call);
+enum step batch_delete_hash_begin(struct call *call);
+enum step batch_delete_resume(struct call *call);
+enum step delete_resume(struct call *call);
+
+/* upload.c */
+enum step write_stream_begin(struct call *call);
+enum step write_stream_resume(struct call *call);
+
+/* compact.c */
+enum step compact_begin(struct call *call);
+enum step compact_resume(struct call *call);
 
 /* info.c */
 enum step len_begin(struct call *call);

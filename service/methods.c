@@ -2,12 +2,18 @@
 #include <grpc/support/alloc.h>
 
 #define READER "/rdrive.v1.DataStoreReaderService/"
+#define WRITER "/rdrive.v1.DataStoreWriterService/"
 #define HEALTH "/grpc.health.v1.Health/"
 
 /* A reader's method: begin asks the engine, resume answers. */
 #define READ_ROW(name, begin_, resume_)                                                                                \
     {                                                                                                                  \
         .path = READER name, .begin = begin_, .resume = resume_, .needs_engine = true                                  \
+    }
+
+#define WRITE_ROW(name, begin_, resume_)                                                                               \
+    {                                                                                                                  \
+        .path = WRITER name, .begin = begin_, .resume = resume_, .needs_engine = true, .writes = true                  \
     }
 
 const struct method methods[] = {
@@ -21,26 +27,29 @@ const struct method methods[] = {
     READ_ROW("IsEmpty", is_empty_begin, is_empty_resume),
     READ_ROW("FileSize", file_size_begin, file_size_resume),
     READ_ROW("ReadStream", read_stream_begin, read_stream_resume),
-    {.path = READER "BatchRead",
-     .begin = batch_read_begin,
-     .resume = batch_read_resume,
-     .release = batch_release,
-     .needs_engine = true},
-    {.path = READER "BatchReadStream",
-     .begin = batch_stream_begin,
-     .resume = batch_stream_resume,
-     .release = batch_release,
-     .needs_engine = true},
-    {.path = READER "BatchReadHashedKeys",
-     .begin = batch_hashed_begin,
-     .resume = batch_stream_resume,
-     .release = batch_release,
-     .needs_engine = true},
+    READ_ROW("BatchRead", batch_read_begin, batch_read_resume),
+    READ_ROW("BatchReadStream", batch_stream_begin, batch_stream_resume),
+    READ_ROW("BatchReadHashedKeys", batch_hashed_begin, batch_stream_resume),
     {.path = READER "GetStoreInfo",
      .begin = store_info_begin,
      .resume = store_info_resume,
      .never_shed = true,
      .needs_engine = true},
+    WRITE_ROW("Write", write_begin, write_resume),
+    WRITE_ROW("WriteWithKeyHash", write_hash_begin, write_resume),
+    WRITE_ROW("BatchWrite", batch_write_begin, batch_write_resume),
+    WRITE_ROW("BatchWriteWithKeyHashes", batch_write_hash_begin, batch_write_resume),
+    WRITE_ROW("Rename", rename_begin, write_resume),
+    WRITE_ROW("Delete", delete_begin, delete_resume),
+    WRITE_ROW("BatchDelete", batch_delete_begin, batch_delete_resume),
+    WRITE_ROW("BatchDeleteKeyHashes", batch_delete_hash_begin, batch_delete_resume),
+    WRITE_ROW("Compact", compact_begin, compact_resume),
+    {.path = WRITER "WriteStream",
+     .begin = write_stream_begin,
+     .resume = write_stream_resume,
+     .needs_engine = true,
+     .writes = true,
+     .client_streams = true},
     {.path = HEALTH "Check", .begin = health_check_begin, .never_shed = true},
     {.path = HEALTH "List", .begin = health_list_begin, .never_shed = true},
     {.path = HEALTH "Watch",

@@ -9,14 +9,21 @@ static rd_span span_of(const ProtobufCBinaryData *bytes)
     return (rd_span){.data = bytes->data, .len = bytes->len};
 }
 
+/* A value that no answer can hold is neither loaded nor checked. */
+static enum step ask_one(struct call *call, uint64_t key_hash, bool no_payload)
+{
+    call_ask_one(call, key_hash, no_payload);
+    call->op.payload_max = call->queue->server->config->max_response_bytes;
+    return STEP_ASK;
+}
+
 /* Requests of one field: a key, or its hash. Decoded alike, since protobuf-c lays them out alike. */
 static enum step begin_key(struct call *call, const ProtobufCMessageDescriptor *descriptor, bool no_payload)
 {
     const Rdrive__V1__ReadRequest *request = call_decode(call, descriptor);
     if (request == NULL)
         return STEP_FAIL;
-    call_ask_one(call, rd_hash(span_of(&request->key)), no_payload);
-    return STEP_ASK;
+    return ask_one(call, rd_hash(span_of(&request->key)), no_payload);
 }
 _Static_assert(offsetof(Rdrive__V1__ReadRequest, key) == offsetof(Rdrive__V1__ExistsRequest, key) &&
                    offsetof(Rdrive__V1__ReadRequest, key) == offsetof(Rdrive__V1__ReadMetadataRequest, key),
@@ -27,8 +34,7 @@ static enum step begin_hash(struct call *call, const ProtobufCMessageDescriptor 
     const Rdrive__V1__ReadWithKeyHashRequest *request = call_decode(call, descriptor);
     if (request == NULL)
         return STEP_FAIL;
-    call_ask_one(call, request->key_hash, no_payload);
-    return STEP_ASK;
+    return ask_one(call, request->key_hash, no_payload);
 }
 _Static_assert(offsetof(Rdrive__V1__ReadWithKeyHashRequest, key_hash) ==
                    offsetof(Rdrive__V1__ExistsWithKeyHashRequest, key_hash),
@@ -81,14 +87,18 @@ enum step read_resume(struct call *call)
         reply_reserve(&call->reply, 0); /* OK with nothing in it */
         return STEP_END;
     }
-    if (value->err != RD_OK)
+    if (value->err != RD_OK && value->err != RD_E_TOO_LARGE)
         return call_fail(call, value->err);
     size_t size = encode_entry_message_size(value);
-    if (size > limit)
+    if (size > limit) {
+        call_tell(call, "size", size);
+        call_tell(call, "limit", limit);
+        call_tell_text(call, "use", "ReadStream");
         return call_refuse(call, REFUSE_RESPONSE,
                            "the answer takes %zu bytes and at most %llu are allowed; use ReadStream", size,
                            (unsigned long long)limit);
-    struct encode_source source = {.engine = call->engine, .op = &call->op};
+    }
+    struct encode_source source = call_source(call);
     encode_entry_message(&call->reply, &source, value);
     return STEP_END;
 }

@@ -10,9 +10,12 @@
     X(REFUSE_LENGTHS, GRPC_STATUS_INVALID_ARGUMENT, "LENGTH_MISMATCH")                                                 \
     X(REFUSE_BATCH, GRPC_STATUS_INVALID_ARGUMENT, "BATCH_TOO_LARGE")                                                   \
     X(REFUSE_SELECTOR, GRPC_STATUS_INVALID_ARGUMENT, "NO_SELECTOR")                                                    \
+    X(REFUSE_PAYLOAD, GRPC_STATUS_INVALID_ARGUMENT, "PAYLOAD_REFUSED")                                                 \
     X(REFUSE_MALFORMED, GRPC_STATUS_INVALID_ARGUMENT, "MALFORMED")                                                     \
     X(REFUSE_OFFSET, GRPC_STATUS_OUT_OF_RANGE, "OFFSET")                                                               \
     X(REFUSE_RESPONSE, GRPC_STATUS_RESOURCE_EXHAUSTED, "RESPONSE_TOO_LARGE")                                           \
+    X(REFUSE_STALLED, GRPC_STATUS_RESOURCE_EXHAUSTED, "STALLED")                                                       \
+    X(REFUSE_NO_KEY, GRPC_STATUS_NOT_FOUND, "NO_SUCH_KEY")                                                             \
     X(REFUSE_NOT_READY, GRPC_STATUS_UNAVAILABLE, "NOT_READY")                                                          \
     X(REFUSE_DRAINING, GRPC_STATUS_UNAVAILABLE, "DRAINING")                                                            \
     X(REFUSE_OVERLOADED, GRPC_STATUS_UNAVAILABLE, "OVERLOADED")                                                        \

@@ -85,9 +85,9 @@ void server_post(struct queue *queue, const struct method *method)
         error = grpc_server_request_call(server->core, &call->call, &call->details, &call->metadata, queue->core,
                                          queue->core, tag);
     else
-        error = grpc_server_request_registered_call(server->core, server->registered[method - methods], &call->call,
-                                                    &call->deadline, &call->metadata, &call->request, queue->core,
-                                                    queue->core, tag);
+        error = grpc_server_request_registered_call(
+            server->core, server->registered[method - methods], &call->call, &call->deadline, &call->metadata,
+            method->client_streams ? NULL : &call->request, queue->core, queue->core, tag);
     if (error != GRPC_CALL_OK) /* the queue's own thread, or nobody yet, runs it: safe to call here */
         call_event(tag, false);
 }
@@ -95,6 +95,12 @@ void server_post(struct queue *queue, const struct method *method)
 size_t server_open_calls(const struct server *server)
 {
     return atomic_load(&server->open_calls[0]) + atomic_load(&server->open_calls[1]);
+}
+
+int64_t server_now_us(void)
+{
+    gpr_timespec now = gpr_now(GPR_CLOCK_MONOTONIC);
+    return now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }
 
 void server_wake(const struct server *server)
@@ -119,18 +125,43 @@ static void drop_calls(struct queue *queue)
         call_drop(call);
 }
 
+static void sweep_stalls(struct queue *queue)
+{
+    queue->sweep_ms = queue->now_ms;
+    for (struct call *call = queue->open_calls; call != NULL; call = call->next_open)
+        call_check_stall(call);
+}
+
+/* The next call that yielded: one for each event, so that those who wait for the peer get on as well. */
+static void take_turn(struct queue *queue)
+{
+    struct call *call = queue->turns;
+    queue->turns = call->next_turn;
+    if (queue->turns == NULL)
+        queue->last_turn = &queue->turns;
+    call_turn(call);
+}
+
 static void *queue_thread(void *argument)
 {
     struct queue *queue = argument;
+    const struct server *server = queue->server;
+    bool stalls_end = server->config->stall_timeout_s > 0;
     gpr_timespec turn = gpr_time_from_millis(QUEUE_TURN_MS, GPR_TIMESPAN);
     for (;;) {
-        gpr_timespec until = gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), turn);
-        grpc_event event = grpc_completion_queue_next(queue->core, until, NULL);
+        gpr_timespec now = gpr_now(GPR_CLOCK_MONOTONIC);
+        queue->now_ms = now.tv_sec * 1000 + now.tv_nsec / 1000000;
+        grpc_event event =
+            grpc_completion_queue_next(queue->core, queue->turns != NULL ? now : gpr_time_add(now, turn), NULL);
         if (event.type == GRPC_QUEUE_SHUTDOWN)
             return NULL;
         if (event.type == GRPC_OP_COMPLETE)
             call_event(event.tag, event.success != 0);
-        if (!queue->dropped && atomic_load_explicit(&queue->server->phase, memory_order_relaxed) >= SERVER_DROPPING)
+        if (queue->turns != NULL)
+            take_turn(queue);
+        if (stalls_end && queue->now_ms - queue->sweep_ms >= QUEUE_TURN_MS)
+            sweep_stalls(queue);
+        if (!queue->dropped && atomic_load_explicit(&server->phase, memory_order_relaxed) >= SERVER_DROPPING)
             drop_calls(queue);
     }
 }
@@ -144,6 +175,7 @@ static bool create_queues(struct server *server)
     for (size_t i = 0; i < server->queue_count; i++) {
         struct queue *queue = &server->queues[i];
         queue->server = server;
+        queue->last_turn = &queue->turns;
         queue->core = grpc_completion_queue_create_for_next(NULL);
         grpc_server_register_completion_queue(server->core, queue->core, NULL);
     }
@@ -153,8 +185,9 @@ static bool create_queues(struct server *server)
 static bool register_methods(struct server *server)
 {
     for (size_t i = 0; i < method_count; i++) {
-        server->registered[i] = grpc_server_register_method(server->core, methods[i].path, NULL,
-                                                            GRPC_SRM_PAYLOAD_READ_INITIAL_BYTE_BUFFER, 0);
+        server->registered[i] = grpc_server_register_method(
+            server->core, methods[i].path, NULL,
+            methods[i].client_streams ? GRPC_SRM_PAYLOAD_NONE : GRPC_SRM_PAYLOAD_READ_INITIAL_BYTE_BUFFER, 0);
         if (server->registered[i] == NULL)
             return false;
     }
@@ -175,8 +208,9 @@ static bool start_queue(struct queue *queue)
 
 bool server_start(struct server *server, const struct config *config, int wake_fd)
 {
-    *server = (struct server){.config = config, .wake_fd = wake_fd};
+    *server = (struct server){.config = config, .wake_fd = wake_fd, .budget.max = config->max_memory};
     health_init(&server->health);
+    room_init(&server->room, config->max_queued_bytes);
     server->core = create_core(config);
     if (!create_queues(server) || !register_methods(server)) {
         LOG(LOG_ERROR, "cannot start", LOG_TEXT("why", "out of memory"));
@@ -210,8 +244,7 @@ void server_drop(struct server *server)
 
 static int64_t now_ms(void)
 {
-    gpr_timespec now = gpr_now(GPR_CLOCK_MONOTONIC);
-    return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+    return server_now_us() / 1000;
 }
 
 /* Wait until no connection is left; `unsent_ms` at most while bytes are under way, else `idle_ms`. */
@@ -311,5 +344,6 @@ bool server_end(struct server *server)
     free(server->queues);
     listen_release(server);
     health_fini(&server->health);
+    room_fini(&server->room);
     return true;
 }

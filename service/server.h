@@ -6,6 +6,7 @@
 #include "health.h"
 #include "method.h"
 #include "options.h"
+#include "room.h"
 #include "tls.h"
 #include <netinet/in.h>
 #include <pthread.h>
@@ -32,6 +33,10 @@ struct queue {
     /* of this queue's thread alone: */
     struct call *open_calls; /* every call that a client has begun, watches included */
     bool dropped;            /* those were ended: SERVER_DROPPING was seen */
+    int64_t now_ms;          /* when its last event came */
+    int64_t sweep_ms;        /* when calls were last looked at for stalls */
+    struct call *turns;      /* calls that yielded, in order */
+    struct call **last_turn; /* the list's end */
     struct call *free_calls;
     size_t free_count;
 };
@@ -63,6 +68,8 @@ struct server {
     void *registered[METHOD_MAX]; /* the core's handle of methods[i] */
     struct health health;
     struct tls tls;
+    struct room room;            /* --max-queued-bytes */
+    struct budget budget;        /* --max-memory */
     _Atomic(rd_engine *) engine; /* NULL until the store is open */
     atomic_int phase;            /* enum server_phase */
     atomic_uint epoch;           /* calls that began before and after the drain's delay are counted apart: 0 or 1 */
@@ -87,6 +94,9 @@ void server_set_engine(struct server *server, rd_engine *engine);
 
 /* Post a call for `method` on `queue`; does nothing once the server is stopping. */
 void server_post(struct queue *queue, const struct method *method);
+
+/* The monotonic clock. */
+int64_t server_now_us(void);
 
 /* Watches apart. */
 size_t server_open_calls(const struct server *server);

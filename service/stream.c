@@ -28,6 +28,8 @@ static bool begin_range(struct call *call)
     struct stream_progress *stream = &call->u.stream;
     uint64_t size = call->value.payload.len;
     if (stream->offset > size) {
+        call_tell(call, "offset", stream->offset);
+        call_tell(call, "size", size);
         call_refuse(call, REFUSE_OFFSET, "offset %llu is beyond the payload's %llu bytes",
                     (unsigned long long)stream->offset, (unsigned long long)size);
         return false;
@@ -54,7 +56,7 @@ enum step read_stream_resume(struct call *call)
     size_t most = call->queue->server->config->chunk_bytes - ENCODE_FRAGMENT_OVERHEAD;
     struct encode_run run = {
         .offset = stream->offset, .len = left < most ? (size_t)left : most, .with_metadata = first};
-    struct encode_source source = {.engine = call->engine, .op = &call->op};
+    struct encode_source source = call_source(call);
     encode_fragment_message(&call->reply, &source, value, &run);
     stream->offset += run.len;
     return stream->offset < stream->end ? STEP_SEND : STEP_END;

@@ -80,6 +80,13 @@ struct wire_cursor {
 };
 
 void wire_cursor_init(struct wire_cursor *cursor, const grpc_byte_buffer *message);
+
+/* Over bytes that lie together. */
+static inline struct wire_cursor wire_cursor_over(const uint8_t *bytes, size_t len)
+{
+    return (struct wire_cursor){.at = bytes, .end = bytes + len, .left = len};
+}
+
 bool wire_read_varint(struct wire_cursor *cursor, uint64_t *out_value);
 
 /* Up to `len` bytes that lie together; fewer where a slice ends. Never 0 unless `len` is. Requires: len <= left. */

@@ -8,7 +8,9 @@ import grpc
 from support import (HEALTH, KEEP_NOTHING, KIB, READER, SANITIZE, WRITER, Code, DaemonTest, Health, eventually,
                      health_pb2, make_store, tell)
 
-SERVICES = {"": Health.SERVING, READER: Health.SERVING, WRITER: Health.NOT_SERVING, HEALTH: Health.SERVING}
+REFLECTION = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
+SERVICES = {"": Health.SERVING, READER: Health.SERVING, WRITER: Health.NOT_SERVING, HEALTH: Health.SERVING,
+            **{name: Health.SERVING for name in REFLECTION}}
 UNKNOWN = "rdrive.v1.NoSuchService"
 FLAT = {"": 512 * KIB, "address": 2048 * KIB, "thread": 8192 * KIB}[SANITIZE]
 

@@ -74,10 +74,10 @@ class Unknown(RefusalTest):
             self.assertLess(time.monotonic() - begun, 5)
             self.assert_lives()
 
-    def test_the_writers_methods_are_unimplemented(self):
+    def test_the_writers_methods_are_refused_by_a_server_that_only_reads(self):
         for method in writer_pb2.DESCRIPTOR.services_by_name["DataStoreWriterService"].methods:
-            self.fails(Code.UNIMPLEMENTED, lambda: self.raw(f"/{WRITER}/{method.name}", b""), method.name,
-                       reason="UNKNOWN_METHOD")
+            self.fails(Code.PERMISSION_DENIED, lambda: self.raw(f"/{WRITER}/{method.name}", b""), "--writable",
+                       reason="READ_ONLY_SERVER")
         self.assert_lives()
 
     def test_an_unknown_stream_ends_though_its_client_does_not_end_it(self):

@@ -32,7 +32,7 @@ static void pieces_are_aligned_and_do_not_overlap(void **state)
     (void)state;
     static struct piece pieces[PIECES_MAX];
     struct arena arena;
-    arena_init(&arena);
+    arena_init(&arena, NULL);
     for (uint64_t seed = 1; seed <= 20; seed++) {
         struct dice dice = {seed};
         size_t count = (size_t)dice_roll(&dice, PIECES_MAX);
@@ -54,7 +54,7 @@ static void every_size_around_a_limit_fits(void **state)
         for (size_t len = limits[i] - 16; len <= limits[i] + 17; len++) {
             struct piece before, large, after;
             struct arena arena;
-            arena_init(&arena);
+            arena_init(&arena, NULL);
             take(&arena, &before, 24, 1);
             take(&arena, &large, len, 2);
             take(&arena, &after, 24, 3);
@@ -70,7 +70,7 @@ static void most_calls_allocate_nothing(void **state)
 {
     (void)state;
     struct arena arena;
-    arena_init(&arena);
+    arena_init(&arena, NULL);
     memory_fail_after(0);
     for (size_t i = 0; i < ARENA_FIRST / 16; i++)
         EXPECT(arena_alloc(&arena, 16) != NULL, "piece %zu", i);
@@ -86,7 +86,7 @@ static void a_large_piece_leaves_the_current_block_in_use(void **state)
 {
     (void)state;
     struct arena arena;
-    arena_init(&arena);
+    arena_init(&arena, NULL);
     uint8_t *first = arena_alloc(&arena, 16);
     EXPECT(arena_alloc(&arena, 100000) != NULL, "large");
     EXPECT((uint8_t *)arena_alloc(&arena, 16) == first + 16, "the rest of the first block is lost");
@@ -97,7 +97,7 @@ static void what_can_not_be_is_refused_and_nothing_breaks(void **state)
 {
     (void)state;
     struct arena arena;
-    arena_init(&arena);
+    arena_init(&arena, NULL);
     arena_fini(&arena); /* nothing taken */
     arena_fini(&arena); /* twice */
     EXPECT(arena_alloc(&arena, SIZE_MAX) == NULL, "SIZE_MAX");
@@ -112,7 +112,7 @@ static void beyond_its_limit_it_gives_nothing_until_the_limit_is_lifted(void **s
 {
     (void)state;
     struct arena arena;
-    arena_init(&arena);
+    arena_init(&arena, NULL);
     for (size_t limit = 0; limit < 10 * ARENA_BLOCK; limit += 1000) {
         size_t taken = 0;
         arena_limit(&arena, limit);

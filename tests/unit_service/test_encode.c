@@ -143,14 +143,17 @@ static struct bytes pack_items(struct item *items, size_t count)
 /* ---- Judging ------------------------------------------------------------------------------------------------------
  */
 
-/* How many of a message's slices lie in the payload itself. */
+/* How often a message goes by reference: a long reference travels in several slices, one behind the other. */
 static unsigned count_references(const grpc_byte_buffer *message)
 {
     unsigned count = 0;
+    const uint8_t *end = NULL;
     const grpc_slice_buffer *slices = &message->data.raw.slice_buffer;
     for (size_t i = 0; i < slices->count; i++) {
         const uint8_t *start = GRPC_SLICE_START_PTR(slices->slices[i]);
-        count += start >= payload && start < payload + PAYLOAD_MAX;
+        bool inside = start >= payload && start < payload + PAYLOAD_MAX;
+        count += inside && start != end;
+        end = inside ? GRPC_SLICE_END_PTR(slices->slices[i]) : NULL;
     }
     return count;
 }
@@ -171,6 +174,7 @@ static void expect_message(struct reply *reply, struct holder *holder, struct by
     EXPECT(holder->released == holder->held, "%s: %u of %u released", what, holder->released, holder->held);
     bytes_free(&got);
     bytes_free(&wanted);
+    reply_fini(reply);
 }
 
 /* What each of the tests below does for each value: with an engine that holds, and with one that doesn't. */
@@ -183,7 +187,7 @@ static void each_value(encode_case *run, const char *what)
         size_t len = lengths[i / 2 / METAS];
         rd_value value = value_of(len, &metas[i / 2 % METAS]);
         struct holder holder = holder_make(i % 2 == 1);
-        struct encode_source source = {.engine = &holder.engine};
+        struct encode_source source = {.engine = &holder.engine, .by_reference = true};
         struct reply reply = {0};
         struct bytes wanted = {0};
         char where[100];
@@ -238,7 +242,7 @@ static void every_outcome_under_every_index_is_packed_as_protobuf_does(void **st
     for (int err = 0; err < RD_ERR_COUNT; err++) {
         for (size_t i = 0; i < INDICES * 2; i++) {
             struct holder holder = holder_make(false);
-            struct encode_source source = {.engine = &holder.engine};
+            struct encode_source source = {.engine = &holder.engine, .by_reference = true};
             struct reply reply = {0};
             struct item item;
             rd_value value = {.err = (rd_err)err, .payload = {payload, err == RD_OK ? 100 : 0}, .meta = metas[0]};
@@ -272,7 +276,7 @@ static void compare_run(const rd_value *value, uint32_t index, const struct enco
     response.fragment = &item.fragment;
     for (int form = 0; form < 2; form++) {
         struct holder holder = holder_make(refuses);
-        struct encode_source source = {.engine = &holder.engine};
+        struct encode_source source = {.engine = &holder.engine, .by_reference = true};
         struct reply reply = {0};
         struct bytes wanted = form == 0 ? pack_items(&item, 1) : pack(&response.base);
         EXPECT(wanted.len <= run->len + ENCODE_FRAGMENT_OVERHEAD, "%zu bytes for %zu", wanted.len, run->len);
@@ -305,7 +309,7 @@ static void the_largest_numbers_a_fragment_can_have_fit(void **state)
 {
     (void)state;
     struct holder holder = holder_make(true);
-    struct encode_source source = {.engine = &holder.engine};
+    struct encode_source source = {.engine = &holder.engine, .by_reference = true};
     struct reply reply = {0};
     struct item item;
     rd_value value = {.payload = {payload, SIZE_MAX}, .meta = metas[3]};
@@ -341,7 +345,7 @@ static void any_sequence_of_items_is_packed_as_protobuf_does(void **state)
     for (size_t round = 0; round < 500; round++) {
         static struct item items[MIXED_MAX];
         struct holder holder = holder_make(round % 4 == 0);
-        struct encode_source source = {.engine = &holder.engine};
+        struct encode_source source = {.engine = &holder.engine, .by_reference = true};
         struct reply reply = {0};
         size_t size = 0;
         size_t count = 1 + (size_t)dice_roll(&dice, MIXED_MAX);
@@ -371,7 +375,7 @@ static void a_reply_thrown_away_releases_what_it_holds(void **state)
 {
     (void)state;
     struct holder holder = holder_make(false);
-    struct encode_source source = {.engine = &holder.engine};
+    struct encode_source source = {.engine = &holder.engine, .by_reference = true};
     struct reply reply = {0};
     rd_value value = value_of(PAYLOAD_MAX, &metas[0]);
     for (uint32_t i = 0; i < 100; i++)
@@ -379,6 +383,43 @@ static void a_reply_thrown_away_releases_what_it_holds(void **state)
     EXPECT(holder.held == 100 && holder.released == 0, "%u, %u", holder.held, holder.released);
     reply_fini(&reply);
     EXPECT(holder.released == 100, "%u released", holder.released);
+}
+
+static void where_references_are_not_allowed_all_is_copied(void **state)
+{
+    (void)state;
+    struct holder holder = holder_make(false);
+    struct encode_source source = {.engine = &holder.engine};
+    struct reply reply = {0};
+    rd_value value = value_of(PAYLOAD_MAX, &metas[0]);
+    encode_entry_message(&reply, &source, &value);
+    EXPECT(holder.held == 0 && reply.referred == 0 && reply.total > PAYLOAD_MAX, "%u held", holder.held);
+    reply_fini(&reply);
+}
+
+/* protobuf-c's packing takes the same way, and what is not in the payload is copied, however long. */
+static void what_lies_in_the_payload_is_known_by_its_address(void **state)
+{
+    (void)state;
+    static uint8_t elsewhere[PAYLOAD_MAX];
+    for (int outside = 0; outside < 2; outside++) {
+        struct holder holder = holder_make(false);
+        struct encode_source source = {.engine = &holder.engine, .by_reference = true};
+        struct reply reply = {0};
+        rd_value value = value_of(PAYLOAD_MAX, &metas[1]);
+        Rdrive__V1__EntryMetadata metadata = metadata_of(&value.meta);
+        Rdrive__V1__Entry entry;
+        Rdrive__V1__ReadResponse response;
+        rdrive__v1__entry__init(&entry);
+        rdrive__v1__read_response__init(&response);
+        entry.payload = binary_of(outside ? elsewhere : payload, PAYLOAD_MAX);
+        entry.metadata = &metadata;
+        response.entry = &entry;
+        encode_value_message(&reply, &source, &value, &response.base);
+        EXPECT(holder.held == !outside, "%u held", holder.held);
+        EXPECT(reply.referred == (outside ? 0 : PAYLOAD_MAX), "%zu by reference", reply.referred);
+        expect_message(&reply, &holder, pack(&response.base), "by protobuf-c");
+    }
 }
 
 /* ---- Payloads that vanish while they are copied -------------------------------------------------------------------
@@ -405,7 +446,7 @@ static void an_item_whose_payload_vanishes_is_an_error_between_good_ones(void **
 {
     (void)state;
     struct holder holder = holder_make(false);
-    struct encode_source source = {.engine = &holder.engine};
+    struct encode_source source = {.engine = &holder.engine, .by_reference = true};
     struct reply reply = {0};
     rd_value gone = vanished_value(1000);
     rd_value good = value_of(50, &metas[1]);
@@ -428,7 +469,7 @@ static void a_message_whose_only_payload_vanishes_fails(void **state)
     const struct encode_run run = {.offset = 10, .len = 200, .with_metadata = true};
     for (int form = 0; form < 5; form++) {
         struct holder holder = holder_make(true);
-        struct encode_source source = {.engine = &holder.engine};
+        struct encode_source source = {.engine = &holder.engine, .by_reference = true};
         struct reply reply = {0};
         rd_value small = gone;
         small.payload.len = form == 0 ? 100 : gone.payload.len;
@@ -452,7 +493,7 @@ static void without_memory_nothing_is_sent_and_nothing_kept(void **state)
     (void)state;
     for (uint64_t count = 0;; count++) {
         struct holder holder = holder_make(false);
-        struct encode_source source = {.engine = &holder.engine};
+        struct encode_source source = {.engine = &holder.engine, .by_reference = true};
         struct reply reply = {0};
         rd_value value = value_of(20000, &metas[0]);
         memory_fail_after(count);
@@ -482,6 +523,8 @@ int main(void)
         cmocka_unit_test(metadata_alone_is_packed_as_protobuf_does),
         cmocka_unit_test(any_sequence_of_items_is_packed_as_protobuf_does),
         cmocka_unit_test(a_reply_thrown_away_releases_what_it_holds),
+        cmocka_unit_test(where_references_are_not_allowed_all_is_copied),
+        cmocka_unit_test(what_lies_in_the_payload_is_known_by_its_address),
         cmocka_unit_test(an_item_whose_payload_vanishes_is_an_error_between_good_ones),
         cmocka_unit_test(a_message_whose_only_payload_vanishes_fails),
         cmocka_unit_test(without_memory_nothing_is_sent_and_nothing_kept),

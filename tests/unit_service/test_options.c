@@ -119,7 +119,8 @@ static void what_is_not_said_is_as_the_design_says(void **state)
     const struct config *config = &parsed.config;
     expect_run("/store");
     EXPECT(strcmp(config->store_path, "/store") == 0, "%s", config->store_path);
-    EXPECT(config->listen.count == 1 && strcmp(config->listen.at[0], "127.0.0.1:50051") == 0, "%s", config->listen.at[0]);
+    EXPECT(config->listen.count == 1 && strcmp(config->listen.at[0], "127.0.0.1:50051") == 0, "%s",
+           config->listen.at[0]);
     EXPECT(config->verify == RD_VERIFY_FIRST, "%d", config->verify);
     EXPECT(strcmp(config->index, "auto") == 0, "%s", config->index);
     EXPECT(config->log_format == LOG_LOGFMT && config->log_level == LOG_INFO, "log");
