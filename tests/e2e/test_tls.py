@@ -1,37 +1,41 @@
 """TLS: what is served over it, who is let in, and certificates that change while the daemon runs."""
 
+import functools
 import os
 import shutil
 import socket
 import ssl
+import tempfile
 import unittest
 import warnings
 from pathlib import Path
 
 import grpc
 
-from certificates import SERVER_SAN, Authority, Pair, handshake, install, openssl, serial, tls_channel
+from certificates import Authority, Pair, handshake, install, openssl, serial, tls_channel
 from support import KIB, MIB, Code, DaemonTest, make_store, noise, reader_pb2
 
 VALUES = {b"tiny": b"t", b"small": noise("small", 200), b"chunk": noise("chunk", 16 * KIB),
-          b"medium": noise("medium", 300 * KIB), b"large": noise("large", 3 * MIB)}
-HUGE = {b"huge": noise("huge", 24 * MIB)}
+          b"medium": noise("medium", 300 * KIB), b"large": noise("large", 3 * MIB), b"huge": noise("huge", 24 * MIB)}
+
+
+@functools.cache
+def the_store():
+    """One for all: they only read it."""
+    folder = tempfile.TemporaryDirectory(prefix="rdrive-e2e-")
+    unittest.addModuleCleanup(folder.cleanup)
+    return make_store(Path(folder.name) / "store.srd", VALUES)
 
 
 class TlsTest(DaemonTest):
-    values = VALUES
-
     def setUp(self):
         super().setUp()
         self.authority = Authority(self.folder)
         self.pair = self.authority.issue()
 
-    def start(self, *args, pair=None, **options):
+    def start(self, *args, pair=None, store=None, **options):
         pair = pair or self.pair
-        store = self.folder / "store.srd"
-        if not store.exists():
-            make_store(store, self.values)
-        self.daemon = self.serve(store, "--tls-cert", pair.cert, "--tls-key", pair.key, *args, **options)
+        self.daemon = self.serve(store or the_store(), "--tls-cert", pair.cert, "--tls-key", pair.key, *args, **options)
         return self.daemon
 
     def stub(self, **options):
@@ -53,12 +57,10 @@ class TlsTest(DaemonTest):
 
 
 class Serving(TlsTest):
-    values = {**VALUES, **HUGE}
-
     def test_every_read_is_byte_exact(self):
         self.start()
         stub = self.stub()
-        for key, value in self.values.items():
+        for key, value in VALUES.items():
             answer = stub.ReadStream(reader_pb2.ReadStreamRequest(key=key))
             self.assertEqual(b"".join(message.fragment.data for message in answer), value)
             if len(value) <= 3 * MIB:
@@ -108,7 +110,7 @@ class Serving(TlsTest):
         self.assertEqual(self.daemon.event("tls certificate loaded")["certificates"], "2")
 
     def test_options_may_come_from_the_environment(self):
-        self.daemon = self.serve(make_store(self.folder / "store.srd", VALUES),
+        self.daemon = self.serve(the_store(),
                                  env={"RDRIVED_TLS_CERT": str(self.pair.cert), "RDRIVED_TLS_KEY": str(self.pair.key)})
         self.assert_reads(self.stub())
 
@@ -119,7 +121,7 @@ class Serving(TlsTest):
         self.daemon.send(15)
         self.daemon.event("draining")
         got += [message.fragment.data for message in answer]
-        self.assertEqual(b"".join(got), HUGE[b"huge"])
+        self.assertEqual(b"".join(got), VALUES[b"huge"])
         self.assertEqual(self.daemon.wait(), 0)
 
     def test_what_is_no_handshake_costs_only_its_own_connection(self):
@@ -138,8 +140,6 @@ class Serving(TlsTest):
 
 
 class Mutual(TlsTest):
-    values = {b"small": VALUES[b"small"]}
-
     def setUp(self):
         super().setUp()
         self.clients = Authority(self.folder, "clients")
@@ -188,7 +188,7 @@ class Mutual(TlsTest):
 class RefusedAtStart(TlsTest):
     def refusal(self, cert=None, key=None, *args):
         """The one line that a start with these files ends with."""
-        lines = self.refused(self.folder / "store.srd", "--tls-cert", cert or self.pair.cert, "--tls-key",
+        lines = self.refused(the_store(), "--tls-cert", cert or self.pair.cert, "--tls-key",
                              key or self.pair.key, *args)
         lines = [line for line in lines if "level=error" in line]
         self.assertEqual(len(lines), 1, lines)
@@ -244,8 +244,6 @@ class RefusedAtStart(TlsTest):
 class Reload(TlsTest):
     """The daemon looks at its files; nobody tells it."""
 
-    values = {b"small": VALUES[b"small"], **HUGE}
-
     def setUp(self):
         super().setUp()
         self.live = Pair(self.folder / "live.crt", self.folder / "live.key")
@@ -283,7 +281,7 @@ class Reload(TlsTest):
             self.assert_shown(new)
         for stub in (*old, self.stub()):
             self.assert_reads(stub)
-        self.assertEqual(b"".join(got + [message.fragment.data for message in answer]), HUGE[b"huge"])
+        self.assertEqual(b"".join(got + [message.fragment.data for message in answer]), VALUES[b"huge"])
 
     def test_a_bad_pair_changes_nothing_but_the_log(self):
         self.start()
@@ -301,11 +299,10 @@ class Reload(TlsTest):
         self.loaded(new)
         self.assert_shown(new)
 
-    def test_it_is_told_once(self):
+    def test_a_missing_file_is_told_of_once(self):
         self.start()
         self.live.key.unlink()
         self.refusals(1)
-        # that the next look was taken is seen by what it finds
         self.live.key.write_bytes(self.pair.key.read_bytes())
         new = self.authority.issue()
         os.utime(self.live.cert)
@@ -393,8 +390,6 @@ class Reload(TlsTest):
 
 
 class Dates(TlsTest):
-    values = {b"small": VALUES[b"small"]}
-
     def test_an_expired_certificate_is_served_with_a_warning(self):
         pair = self.authority.issue_for(-3, -1)
         self.start(pair=pair)
