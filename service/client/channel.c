@@ -32,34 +32,32 @@ bool channel_address_is_valid(const char *address)
     return digits > 0 && digits <= 5 && colon[1 + digits] == '\0' && atoi(colon + 1) > 0 && atoi(colon + 1) <= 65535;
 }
 
-static void close_file(FILE **file)
+/* Read all of `file` into `text`, which has room for PEM_BYTES_MAX and one more. Returns: NULL, or what is wrong. */
+static const char *read_text(FILE *file, char *text)
 {
-    if (*file != NULL)
-        (void)fclose(*file);
+    errno = 0;
+    size_t len = fread(text, 1, PEM_BYTES_MAX + 1, file);
+    if (ferror(file))
+        return strerror(errno);
+    if (len > PEM_BYTES_MAX)
+        return "larger than any PEM file";
+    text[len] = '\0';
+    return strstr(text, "-----BEGIN ") != NULL ? NULL : "there is no PEM block in it";
 }
 
 /* A file's text, to be freed; NULL with a line in `why`. */
 static char *read_pem(const char *path, char *why, size_t why_size)
 {
-    FILE *file __attribute__((cleanup(close_file))) = fopen(path, "re");
-    char *text = malloc(PEM_BYTES_MAX + 1);
-    size_t len = 0;
-    errno = file == NULL ? errno : 0;
-    if (file != NULL && text != NULL)
-        len = fread(text, 1, PEM_BYTES_MAX + 1, file);
-    if (file == NULL || text == NULL || ferror(file) || len > PEM_BYTES_MAX) {
-        (void)snprintf(why, why_size, "reading %s: %s", path,
-                       len > PEM_BYTES_MAX ? "larger than any PEM file" : strerror(errno != 0 ? errno : ENOMEM));
-        free(text);
-        return NULL;
-    }
-    text[len] = '\0';
-    if (strstr(text, "-----BEGIN ") == NULL) {
-        (void)snprintf(why, why_size, "%s holds no PEM block", path);
-        free(text);
-        return NULL;
-    }
-    return text;
+    FILE *file = fopen(path, "re");
+    char *text = file != NULL ? malloc(PEM_BYTES_MAX + 1) : NULL;
+    const char *wrong = text != NULL ? read_text(file, text) : strerror(errno);
+    if (file != NULL)
+        (void)fclose(file);
+    if (wrong == NULL)
+        return text;
+    (void)snprintf(why, why_size, "reading %s: %s", path, wrong);
+    free(text);
+    return NULL;
 }
 
 /* NULL with a line in `why`. */

@@ -9,7 +9,7 @@
 
 #define OF_PATHS                                                                                                       \
     (OPTION_BIT(OPTION_CREATE) | OPTION_BIT(OPTION_SYNC) | OPTION_BIT(OPTION_INDEX) | OPTION_BIT(OPTION_VERIFY))
-#define OF_SERVERS OPTION_BIT(OPTION_TIMEOUT)
+#define OF_SERVERS (OPTION_BIT(OPTION_TIMEOUT) | OPTION_BIT(OPTION_INFLIGHT))
 #define OF_TLS     (OPTION_BIT(OPTION_CA) | OPTION_BIT(OPTION_CERT) | OPTION_BIT(OPTION_TLS_KEY))
 
 const struct tool_scheme tool_schemes[] = {
@@ -24,7 +24,7 @@ const struct tool_scheme tool_schemes[] = {
  * we print would land in it. So each of the three is taken, by something that fails as the closed one would. Before the
  * libraries begin, since gRPC opens a descriptor as it is loaded; so before the sanitizers too, which hence keep out.
  */
-__attribute__((no_sanitize("address,thread,undefined"))) static void keep_std_fds(void)
+__attribute__((no_sanitize("address"), no_sanitize("thread"), no_sanitize("undefined"))) static void keep_std_fds(void)
 {
     for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
         if (syscall(SYS_fcntl, fd, F_GETFD) < 0 &&

@@ -118,13 +118,13 @@ static rd_err connect_to(struct remote_store *store, const char *target, const s
                        "no address; allowed: " SCHEME_PLAIN "host:port, " SCHEME_TLS "host:port, unix:/path");
         return RD_E_INVALID;
     }
-    const struct channel_to to = {.address = address,
-                                  .tls = tls,
-                                  .ca = how->ca,
-                                  .cert = how->cert,
-                                  .key = how->key,
-                                  .timeout_ms = timeout_ms(how)};
-    return channel_open(&store->channel, &to, out_fault->text, sizeof(out_fault->text)) ? RD_OK : RD_E_IO;
+    store->to = (struct channel_to){.address = address,
+                                    .tls = tls,
+                                    .ca = how->ca,
+                                    .cert = how->cert,
+                                    .key = how->key,
+                                    .timeout_ms = timeout_ms(how)};
+    return channel_open(&store->channel, &store->to, out_fault->text, sizeof(out_fault->text)) ? RD_OK : RD_E_IO;
 }
 
 /* What is to be said where the first call failed. */
@@ -243,6 +243,11 @@ const struct tool_ops tool_remote_ops = {
     .close = remote_close,
     .info = remote_info,
     .read = remote_read,
+    .lane_open = remote_lane_open,
+    .lane_close = remote_lane_close,
+    .lane_ask = remote_lane_ask,
+    .lane_take = remote_lane_take,
+    .lane_give = remote_lane_give,
     .exists = remote_exists,
     .metadata = remote_metadata,
     .last = remote_last,

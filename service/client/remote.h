@@ -12,12 +12,14 @@
 
 struct remote_store {
     struct tool_store base;
+    struct channel_to to;
     struct channel channel;
     Rdrive__V1__GetStoreInfoResponse *info; /* as it was when last asked */
     char version[32], engine[64];
-    struct outcome outcome; /* of the last call */
-    char why[700];          /* what is to be said of it */
-    bool not_durable;       /* something was written that is not durable yet */
+    struct outcome outcome;  /* of the last call */
+    char why[700];           /* what is to be said of it */
+    atomic_flag lane_failed; /* a lane has said why */
+    bool not_durable;        /* something was written that is not durable yet */
 };
 
 static inline struct remote_store *remote_of(struct tool_store *store)
@@ -55,6 +57,12 @@ rd_err remote_sync(struct tool_store *store);
 rd_err remote_rename(struct tool_store *store, const struct tool_key *old_key, const struct tool_key *new_key);
 rd_err remote_compact(struct tool_store *store, const rd_compact_options *options, rd_fault *out_fault,
                       rd_compacted *out_compacted);
+
+rd_err remote_lane_open(struct tool_store *store, size_t places, struct tool_lane **out_lane);
+void remote_lane_close(struct tool_lane *lane);
+void remote_lane_ask(struct tool_lane *lane, size_t at, const uint64_t *key_hashes, size_t count, rd_batch_item *items);
+rd_err remote_lane_take(struct tool_lane *lane, size_t *out_place);
+void remote_lane_give(struct tool_lane *lane, size_t at);
 
 extern const struct tool_ops tool_remote_ops;
 

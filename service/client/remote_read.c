@@ -31,8 +31,8 @@ struct reading {
 static const char *check_fragment(const struct reading *reading, const Rdrive__V1__PayloadFragment *fragment,
                                   bool first)
 {
-    if (fragment == NULL || fragment->data.len == 0)
-        return "a message of ReadStream without a byte of payload";
+    if (fragment->data.len == 0)
+        return "a fragment without a byte of payload";
     if (first && fragment->metadata == NULL)
         return "the first fragment has no metadata";
     if (fragment->payload_offset != reading->offset)
@@ -47,7 +47,9 @@ static const char *check_fragment(const struct reading *reading, const Rdrive__V
 /* Take one message. Returns: RD_OK, or what ends the reading. */
 static rd_err take_fragment(struct reading *reading, const Rdrive__V1__PayloadFragment *fragment, bool first)
 {
-    bool replaced = reading->begun && first && fragment != NULL && fragment->metadata != NULL &&
+    if (fragment == NULL)
+        return remote_nonsense(reading->store, "a message of ReadStream without a fragment");
+    bool replaced = reading->begun && first && fragment->metadata != NULL &&
                     (fragment->payload_size != reading->size || fragment->metadata->checksum != reading->checksum);
     if (replaced)
         return remote_nonsense(reading->store, "the value was replaced while it was read; read it again");

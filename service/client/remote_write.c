@@ -128,26 +128,10 @@ static rd_err write_one(struct remote_store *store, const rd_write_item *item)
     return err;
 }
 
-static void free_items(Rdrive__V1__HashedWriteItem **items)
+/* Write `count` items, for each of which there is room in `sent` and `pointers`. */
+static rd_err write_batch(struct remote_store *store, const rd_write_item *items, size_t count,
+                          Rdrive__V1__HashedWriteItem *sent, Rdrive__V1__HashedWriteItem **pointers)
 {
-    free(*items);
-}
-
-static void free_pointers(Rdrive__V1__HashedWriteItem ***pointers)
-{
-    free(*pointers);
-}
-
-rd_err remote_write(struct tool_store *base, const rd_write_item *items, size_t count)
-{
-    struct remote_store *store = remote_of(base);
-    if (count == 1)
-        return write_one(store, items);
-    Rdrive__V1__HashedWriteItem *sent __attribute__((cleanup(free_items))) = calloc(count, sizeof(*sent));
-    Rdrive__V1__HashedWriteItem **pointers __attribute__((cleanup(free_pointers))) = calloc(count, sizeof(*pointers));
-    store->why[0] = '\0';
-    if (sent == NULL || pointers == NULL)
-        return RD_E_NOMEM;
     for (size_t i = 0; i < count; i++) {
         rdrive__v1__hashed_write_item__init(&sent[i]);
         sent[i].key_hash = items[i].key_hash;
@@ -168,6 +152,22 @@ rd_err remote_write(struct tool_store *base, const rd_write_item *items, size_t 
     return err;
 }
 
+rd_err remote_write(struct tool_store *base, const rd_write_item *items, size_t count)
+{
+    struct remote_store *store = remote_of(base);
+    if (count == 1)
+        return write_one(store, items);
+    Rdrive__V1__HashedWriteItem *sent = calloc(count, sizeof(*sent));
+    Rdrive__V1__HashedWriteItem **pointers = calloc(count, sizeof(*pointers));
+    rd_err err = RD_E_NOMEM;
+    store->why[0] = '\0';
+    if (sent != NULL && pointers != NULL)
+        err = write_batch(store, items, count, sent, pointers);
+    free(sent);
+    free(pointers);
+    return err;
+}
+
 rd_err remote_remove(struct tool_store *base, const uint64_t *key_hashes, size_t count, size_t *out_deleted)
 {
     struct remote_store *store = remote_of(base);
@@ -179,8 +179,9 @@ rd_err remote_remove(struct tool_store *base, const uint64_t *key_hashes, size_t
     Rdrive__V1__BatchDeleteKeyHashesResponse *answer =
         remote_ask(store, WRITER("BatchDeleteKeyHashes"), &request.base,
                    &rdrive__v1__batch_delete_key_hashes_response__descriptor, false, &err);
-    if (answer != NULL)
-        err = take_commit(store, answer->commit);
+    if (answer == NULL)
+        return err;
+    err = take_commit(store, answer->commit);
     if (err == RD_OK)
         *out_deleted = (size_t)answer->deleted_count;
     remote_free(answer);

@@ -4,6 +4,7 @@
  */
 #include "bench.h"
 #include "session.h"
+#include "text.h"
 
 #include <inttypes.h>
 #include <signal.h>
@@ -22,10 +23,21 @@ static int take_config(const struct cli_call *call, struct bench_config *config)
         return report(STATUS_USAGE, "bench: --zipf-exponent came without --distribution zipf; allowed: with it only");
     if (call->given[OPTION_HISTOGRAM] && call->given[OPTION_JSON])
         return report(STATUS_USAGE, "bench: --histogram came with --json, which has it anyway; allowed: one of them");
+    if (session_is_served(call->args[0]) && !call->given[OPTION_KEY_LIST])
+        return report(STATUS_USAGE,
+                      "bench: STORE %s came without --key-list: the contract has no iteration, so a server "
+                      "can't say which keys it has",
+                      QUOTED(text_span(call->args[0])));
+    unsigned key_options = OPTION_BIT(OPTION_HASH) | OPTION_BIT(OPTION_HEX_KEY) | OPTION_BIT(OPTION_NAMESPACE);
+    for (size_t i = 0; i < OPTION_COUNT; i++)
+        if ((key_options & OPTION_BIT(i)) != 0 && call->given[i] && !call->given[OPTION_KEY_LIST])
+            return report(STATUS_USAGE, "bench: %s came without --key-list; allowed: with it only",
+                          cli_options[i].name);
     bool by_count = call->given[OPTION_OPERATIONS];
     bool by_time = call->given[OPTION_DURATION] || !by_count;
     *config = (struct bench_config){
         .threads = (size_t)call->number[OPTION_THREADS],
+        .inflight = (size_t)call->number[OPTION_INFLIGHT],
         .batch = (size_t)call->number[OPTION_BATCH],
         .operations = by_count ? (uint64_t)call->number[OPTION_OPERATIONS] : BENCH_NO_LIMIT,
         .duration_ns = by_time ? ns_of(call->number[OPTION_DURATION]) : BENCH_NO_LIMIT,
@@ -36,7 +48,7 @@ static int take_config(const struct cli_call *call, struct bench_config *config)
         .seed = (uint64_t)call->number[OPTION_SEED],
         .check = call->choice[OPTION_CHECK] == 0,
         .keys_max = (uint64_t)call->number[OPTION_KEYS],
-        .verify = verify_names[call->choice[OPTION_VERIFY]],
+        .verify = session_is_served(call->args[0]) ? "by the server" : verify_names[call->choice[OPTION_VERIFY]],
     };
     return STATUS_DONE;
 }
@@ -76,7 +88,8 @@ static int bench(const struct cli_call *call, struct bench_result *result)
     AUTO_STORE *store = NULL;
     status = session_open(call, &how, &store);
     if (status == STATUS_DONE)
-        status = bench_gather(store, &config, &keys);
+        status = call->given[OPTION_KEY_LIST] ? bench_gather_listed(call, store, &config, &keys)
+                                              : bench_gather(store, &config, &keys);
     if (status != STATUS_DONE)
         return status;
     rd_err err = bench_run(store, &config, &keys, result);

@@ -5,6 +5,7 @@
 #ifndef RDRIVE_TOOL_BENCH_H
 #define RDRIVE_TOOL_BENCH_H
 
+#include "cli.h"
 #include "histogram.h"
 #include "ops.h"
 #include "out.h"
@@ -14,6 +15,7 @@
 
 struct bench_config {
     size_t threads;
+    size_t inflight;      /* calls of a thread under way at once */
     size_t batch;         /* keys a call */
     uint64_t operations;  /* calls, of all threads; or BENCH_NO_LIMIT */
     uint64_t duration_ns; /* or BENCH_NO_LIMIT */
@@ -24,7 +26,7 @@ struct bench_config {
     uint64_t seed;
     bool check;
     uint64_t keys_max;
-    const char *verify; /* as given */
+    const char *verify; /* as given, or that the server decides */
 };
 
 /** A key that is present, and what its value was when it was gathered. */
@@ -39,6 +41,7 @@ struct bench_keys {
     size_t count;
     uint64_t live;    /* gone by: all that are live */
     uint64_t damaged; /* keys left out */
+    uint64_t absent;  /* of those that a list names, left out */
 };
 
 /**
@@ -47,6 +50,10 @@ struct bench_keys {
  * Returns: STATUS_DONE, or the exit status after a line on stderr; bench_keys_fini is fine either way.
  */
 RD_MUST_CHECK int bench_gather(struct tool_store *store, const struct bench_config *config, struct bench_keys *keys);
+
+/** The same, of the keys that --key-list names and the store has: for stores that can't say which they have. */
+RD_MUST_CHECK int bench_gather_listed(const struct cli_call *call, struct tool_store *store,
+                                      const struct bench_config *config, struct bench_keys *keys);
 void bench_keys_fini(struct bench_keys *keys);
 
 #define BENCH_FAILURES_LISTED 10

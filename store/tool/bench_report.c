@@ -38,21 +38,24 @@ static uint64_t keys_asked(const struct bench_config *config, const struct bench
 static double part_in_calls(const struct bench_config *config, const struct bench_result *result)
 {
     return result->elapsed_ns == 0 ? 0.0
-                                   : (double)result->calls.sum / ((double)result->elapsed_ns * (double)config->threads);
+                                   : (double)result->calls.sum /
+                                         ((double)result->elapsed_ns * (double)(config->threads * config->inflight));
 }
 
 /* ---- for people ---- */
 
 static void print_config(struct out *out, const struct bench_config *config, const struct bench_keys *keys)
 {
-    char law[40] = "uniform";
+    char law[40] = "uniform", inflight[40] = "";
     if (config->zipf)
         (void)snprintf(law, sizeof(law), "zipf %g", config->exponent);
+    if (config->inflight > 1)
+        (void)snprintf(inflight, sizeof(inflight), ", in flight %zu each", config->inflight);
     out_print(out,
               "reads of %zu of %" PRIu64
-              " keys, %s; threads %zu, keys a call %zu, misses %g %%, verify %s, check %s\n\n",
-              keys->count, keys->live, law, config->threads, config->batch, config->misses * 100, config->verify,
-              config->check ? "on" : "off");
+              " keys, %s; threads %zu%s, keys a call %zu, misses %g %%, verify %s, check %s\n\n",
+              keys->count, keys->live, law, config->threads, inflight, config->batch, config->misses * 100,
+              config->verify, config->check ? "on" : "off");
 }
 
 static void print_latencies(struct out *out, const struct bench_result *result)
@@ -136,7 +139,8 @@ static void json_limit(struct out *out, const char *name, uint64_t limit, double
 
 static void json_config(struct out *out, const struct bench_config *config)
 {
-    out_print(out, "\"config\": {\"threads\": %zu, \"batch\": %zu, ", config->threads, config->batch);
+    out_print(out, "\"config\": {\"threads\": %zu, \"inflight\": %zu, \"batch\": %zu, ", config->threads,
+              config->inflight, config->batch);
     json_limit(out, "duration_seconds", config->duration_ns, seconds(config->duration_ns));
     json_limit(out, "operations", config->operations, (double)config->operations);
     out_print(out, "\"warmup_seconds\": %.15g, \"distribution\": \"%s\", ", seconds(config->warmup_ns),

@@ -16,15 +16,22 @@
 
 struct run;
 
+/** A call, from the choice of its keys to its answer. */
+struct ask {
+    uint64_t begin_ns;
+    uint64_t *hashes;
+    const struct bench_key **keys; /* NULL: a key that should be absent */
+    rd_batch_item *items;
+};
+
 /** One thread's own. */
 struct runner {
     struct run *run;
     pthread_t thread;
     struct rng rng;
     uint64_t operations;
-    uint64_t *hashes;               /* of the call at hand */
-    const struct bench_key **asked; /* NULL: a key that should be absent */
-    rd_batch_item *items;
+    struct tool_lane *lane;
+    struct ask *asks; /* `inflight` of them */
     rd_err err;
     uint64_t first_ns, last_ns;
     _Atomic uint64_t done; /* calls, for the bar */
@@ -115,69 +122,87 @@ static const char *judge(struct runner *runner, uint64_t hash, const struct benc
     return check_payload(runner, item->entry.payload, meta->checksum);
 }
 
-/** Judge the answers of the call at hand, give them back, and, where it counts, count them. */
-static void take_answers(struct runner *runner, bool counted)
+/** Judge the answers of a call and, where it counts, count them. */
+static void take_answers(struct runner *runner, const struct ask *ask, bool counted)
 {
-    const struct tool_ops *ops = runner->run->store->ops;
     struct bench_result *result = &runner->result;
     for (size_t i = 0; i < runner->run->config->batch; i++) {
-        rd_batch_item *item = &runner->items[i];
-        const char *wrong = judge(runner, runner->hashes[i], runner->asked[i], item);
+        const rd_batch_item *item = &ask->items[i];
+        const char *wrong = judge(runner, ask->hashes[i], ask->keys[i], item);
         if (wrong != NULL) {
-            note_failure(result, runner->hashes[i], wrong);
+            note_failure(result, ask->hashes[i], wrong);
             result->failed++; /* in the warm-up too: none shall be lost */
         } else if (counted) {
             result->hits += item->err == RD_OK ? 1 : 0;
             result->absent += item->err == RD_OK ? 0 : 1;
             result->bytes += item->entry.payload.len;
         }
-        if (item->err == RD_OK)
-            ops->release(runner->run->store, &item->entry);
     }
 }
 
 /* ---- a thread ---- */
 
 /** Choose the keys of the next call; outside of any clock. */
-static void choose_keys(struct runner *runner)
+static void choose_keys(struct runner *runner, struct ask *ask)
 {
     const struct run *run = runner->run;
     const struct bench_config *config = run->config;
     for (size_t i = 0; i < config->batch; i++) {
         if (config->misses > 0 && rng_unit(&runner->rng) < config->misses) {
-            runner->asked[i] = NULL;
-            runner->hashes[i] = rng_next(&runner->rng); /* of 2^64 hashes a store has few */
+            ask->keys[i] = NULL;
+            ask->hashes[i] = rng_next(&runner->rng); /* of 2^64 hashes a store has few */
             continue;
         }
         uint64_t rank = config->zipf ? zipf_next(&run->zipf, &runner->rng) : rng_below(&runner->rng, run->keys->count);
-        runner->asked[i] = &run->keys->at[rank];
-        runner->hashes[i] = runner->asked[i]->hash;
+        ask->keys[i] = &run->keys->at[rank];
+        ask->hashes[i] = ask->keys[i]->hash;
     }
+}
+
+/** Whether no further call shall be made. */
+static bool is_stopped(struct run *run)
+{
+    return atomic_load_explicit(&run->stop, memory_order_relaxed) ||
+           atomic_load_explicit(&interrupted, memory_order_relaxed);
+}
+
+static void ask_next(struct runner *runner, size_t place)
+{
+    struct ask *ask = &runner->asks[place];
+    choose_keys(runner, ask);
+    ask->begin_ns = clock_ns();
+    runner->run->store->ops->lane_ask(runner->lane, place, ask->hashes, runner->run->config->batch, ask->items);
 }
 
 /** Call until `until_ns`, or `operations` times, or a stop. Returns: RD_OK, or an error of the store itself. */
 static rd_err run_phase(struct runner *runner, uint64_t until_ns, uint64_t operations, bool counted)
 {
     struct run *run = runner->run;
-    for (uint64_t done = 0; done < operations; done++) {
-        if (atomic_load_explicit(&run->stop, memory_order_relaxed) ||
-            atomic_load_explicit(&interrupted, memory_order_relaxed))
-            return RD_OK;
-        choose_keys(runner);
-        uint64_t begin = clock_ns();
-        rd_err err = run->store->ops->read_batch(run->store, runner->hashes, run->config->batch, runner->items);
+    const struct tool_ops *ops = run->store->ops;
+    uint64_t asked = 0, done = 0;
+    rd_err first = RD_OK;
+    while (asked < run->config->inflight && asked < operations && !is_stopped(run))
+        ask_next(runner, asked++);
+    for (bool ending = false; done < asked;) { /* what was asked is answered, whatever comes */
+        size_t place = 0;
+        rd_err err = ops->lane_take(runner->lane, &place);
         uint64_t end = clock_ns();
-        if (err != RD_OK)
-            return err;
-        take_answers(runner, counted);
-        if (counted) {
-            histogram_add(&runner->result.calls, end - begin);
-            atomic_store_explicit(&runner->done, done + 1, memory_order_relaxed);
+        done++;
+        first = first == RD_OK ? err : first;
+        if (err == RD_OK)
+            take_answers(runner, &runner->asks[place], counted);
+        ops->lane_give(runner->lane, place);
+        if (err == RD_OK && counted) {
+            histogram_add(&runner->result.calls, end - runner->asks[place].begin_ns);
+            atomic_store_explicit(&runner->done, done, memory_order_relaxed);
         }
-        if (end >= until_ns)
-            return RD_OK;
+        ending = ending || first != RD_OK || end >= until_ns || is_stopped(run);
+        if (!ending && asked < operations) {
+            ask_next(runner, place);
+            asked++;
+        }
     }
-    return RD_OK;
+    return first;
 }
 
 /** Wait until all threads are there. Returns: false where they won't be. */
@@ -222,13 +247,35 @@ static void runner_destroy(struct runner *runner)
 {
     if (runner == NULL)
         return;
-    free(runner->hashes);
-    free(runner->asked);
-    free(runner->items);
+    for (size_t i = 0; i < runner->run->config->inflight && runner->asks != NULL; i++) {
+        free(runner->asks[i].hashes);
+        free(runner->asks[i].keys);
+        free(runner->asks[i].items);
+    }
+    free(runner->asks);
+    if (runner->lane != NULL)
+        runner->run->store->ops->lane_close(runner->lane);
     free(runner);
 }
 
-/** Make the `i`-th thread and start it; it waits at the gate. Returns: RD_OK, RD_E_NOMEM. */
+/** Room for the calls that are under way at once. Returns: false where there is none. */
+static bool make_asks(struct runner *runner)
+{
+    const struct bench_config *config = runner->run->config;
+    runner->asks = calloc(config->inflight, sizeof(*runner->asks));
+    for (size_t i = 0; i < config->inflight && runner->asks != NULL; i++) {
+        struct ask *ask = &runner->asks[i];
+        ask->hashes = calloc(config->batch, sizeof(*ask->hashes));
+        ask->keys = calloc(config->batch, sizeof(*ask->keys));
+        ask->items = calloc(config->batch, sizeof(*ask->items));
+        if (ask->hashes == NULL || ask->keys == NULL || ask->items == NULL)
+            return false;
+    }
+    return runner->asks != NULL;
+}
+
+/** Make the `i`-th thread and start it; it waits at the gate. Returns: RD_OK, RD_E_NOMEM, or why there is no
+ * lane. */
 static rd_err runner_start(struct run *run, size_t i)
 {
     const struct bench_config *config = run->config;
@@ -240,13 +287,12 @@ static rd_err runner_start(struct run *run, size_t i)
     runner->operations = config->operations == BENCH_NO_LIMIT
                              ? BENCH_NO_LIMIT
                              : config->operations / config->threads + (i < config->operations % config->threads);
-    runner->hashes = calloc(config->batch, sizeof(*runner->hashes));
-    runner->asked = calloc(config->batch, sizeof(*runner->asked));
-    runner->items = calloc(config->batch, sizeof(*runner->items));
-    if (runner->hashes == NULL || runner->asked == NULL || runner->items == NULL ||
-        pthread_create(&runner->thread, NULL, runner_main, runner) != 0) {
+    rd_err err = run->store->ops->lane_open(run->store, config->inflight, &runner->lane);
+    if (err == RD_OK && (!make_asks(runner) || pthread_create(&runner->thread, NULL, runner_main, runner) != 0))
+        err = RD_E_NOMEM;
+    if (err != RD_OK) {
         runner_destroy(runner);
-        return RD_E_NOMEM;
+        return err;
     }
     run->runners[run->count++] = runner;
     return RD_OK;

@@ -32,9 +32,10 @@ static void print_options(struct out *out, unsigned options)
 
 static void print_verbs(struct out *out)
 {
-    out_text(out, "usage: rdrive VERB [OPTION...] [--] ARGUMENT...\n"
-                  "Look into and change simd-r-drive stores. STORE is the path of a store file, or, of one that rdrived\n"
-                  "serves, grpc://host:port, grpcs://host:port (TLS) or unix:/path.\n\nverbs:\n");
+    out_text(out,
+             "usage: rdrive VERB [OPTION...] [--] ARGUMENT...\n"
+             "Look into and change simd-r-drive stores. STORE is the path of a store file, or, of one that rdrived\n"
+             "serves, grpc://host:port, grpcs://host:port (TLS) or unix:/path.\n\nverbs:\n");
     for (const struct cli_verb *verb = cli_verbs; verb->name != NULL; verb++) {
         char usage[64];
         (void)snprintf(usage, sizeof(usage), "%s %s", verb->name, verb->args);

@@ -70,6 +70,7 @@ struct tool_source {
 typedef bool tool_visit(void *arg, rd_err err, const rd_metadata *meta, rd_span payload);
 
 struct tool_store;
+struct tool_lane;
 
 struct tool_ops {
     /* `target` is STORE as given and outlives the store; `out_fault` is written on every error. */
@@ -82,9 +83,20 @@ struct tool_ops {
     rd_err (*info)(struct tool_store *store, struct tool_fact *facts, size_t *out_count);
     /* The newest value, checked, to `sink`: RD_OK, RD_ABSENT, RD_E_DAMAGED before its first byte, RD_E_CANCELLED. */
     rd_err (*read)(struct tool_store *store, const struct tool_key *key, const struct tool_sink *sink);
-    /* Many keys at one instant, as rd_store_batch_read_hashed; a single one as rd_store_read_hash. */
-    rd_err (*read_batch)(struct tool_store *store, const uint64_t *key_hashes, size_t count, rd_batch_item *out_items);
-    void (*release)(struct tool_store *store, rd_entry *entry);             /* give back what read_batch answered */
+
+    /* A lane is one thread's, for many calls, of which `places` may be under way at once. */
+    rd_err (*lane_open)(struct tool_store *store, size_t places, struct tool_lane **out_lane);
+    void (*lane_close)(struct tool_lane *lane);
+    /* Ask for many keys at one instant, as rd_store_batch_read_hashed, or for a single one as rd_store_read_hash. The
+     * answer is written to `items`; `place`, below `places`, is taken until it was given back. */
+    void (*lane_ask)(struct tool_lane *lane, size_t place, const uint64_t *key_hashes, size_t count,
+                     rd_batch_item *items);
+    /* Wait for an answer. Requires: one was asked for. Returns: RD_OK each item has its own result; or an error of the
+     * whole call, and no item has one. */
+    rd_err (*lane_take)(struct tool_lane *lane, size_t *out_place);
+    /* Give back what an answer holds. Once for each that was taken. */
+    void (*lane_give)(struct tool_lane *lane, size_t place);
+
     rd_err (*exists)(struct tool_store *store, const struct tool_key *key); /* RD_OK, RD_ABSENT */
     rd_err (*metadata)(struct tool_store *store, const struct tool_key *key, rd_metadata *out_meta);
     /* The entry written last, deletions included; RD_ABSENT: there is none. */

@@ -96,20 +96,57 @@ static rd_err path_read(struct tool_store *store, const struct tool_key *key, co
     return sink->bytes(sink->arg, entry.payload) ? RD_OK : RD_E_CANCELLED;
 }
 
-static rd_err path_read_batch(struct tool_store *store, const uint64_t *key_hashes, size_t count,
-                              rd_batch_item *out_items)
+/* A path's lane: an answer is there as soon as it is asked for, so one place is as good as many. */
+struct tool_lane {
+    struct tool_store *store;
+    rd_batch_item *items;
+    size_t count;
+    rd_err err;
+};
+
+static rd_err path_lane_open(struct tool_store *store, size_t places, struct tool_lane **out_lane)
 {
-    if (count != 1)
-        return rd_store_batch_read_hashed(inner(store), key_hashes, NULL, count, out_items);
-    out_items[0] = (rd_batch_item){0};
-    out_items[0].err = rd_store_read_hash(inner(store), key_hashes[0], &out_items[0].entry);
+    if (places != 1)
+        return RD_E_UNSUPPORTED;
+    struct tool_lane *lane = calloc(1, sizeof(*lane));
+    if (lane == NULL)
+        return RD_E_NOMEM;
+    lane->store = store;
+    *out_lane = lane;
     return RD_OK;
 }
 
-static void path_release(struct tool_store *store, rd_entry *entry)
+static void path_lane_close(struct tool_lane *lane)
 {
-    (void)store;
-    rd_entry_release(entry);
+    free(lane);
+}
+
+static void path_lane_ask(struct tool_lane *lane, size_t place, const uint64_t *key_hashes, size_t count,
+                          rd_batch_item *items)
+{
+    (void)place;
+    lane->items = items;
+    lane->count = count;
+    lane->err = RD_OK;
+    if (count != 1) {
+        lane->err = rd_store_batch_read_hashed(inner(lane->store), key_hashes, NULL, count, items);
+        return;
+    }
+    items[0] = (rd_batch_item){0};
+    items[0].err = rd_store_read_hash(inner(lane->store), key_hashes[0], &items[0].entry);
+}
+
+static rd_err path_lane_take(struct tool_lane *lane, size_t *out_place)
+{
+    *out_place = 0;
+    return lane->err;
+}
+
+static void path_lane_give(struct tool_lane *lane, size_t place)
+{
+    (void)place;
+    if (lane->err == RD_OK)
+        rd_batch_release(lane->items, lane->count);
 }
 
 static rd_err path_exists(struct tool_store *store, const struct tool_key *key)
@@ -252,8 +289,11 @@ const struct tool_ops tool_path_ops = {
     .close = path_close,
     .info = path_info,
     .read = path_read,
-    .read_batch = path_read_batch,
-    .release = path_release,
+    .lane_open = path_lane_open,
+    .lane_close = path_lane_close,
+    .lane_ask = path_lane_ask,
+    .lane_take = path_lane_take,
+    .lane_give = path_lane_give,
     .exists = path_exists,
     .metadata = path_metadata,
     .last = path_last,

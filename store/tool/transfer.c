@@ -140,7 +140,7 @@ static int transfer(const struct cli_call *call, bool move)
     int status = key_parse(call, call->args[1], &key);
     if (status == STATUS_DONE)
         status = open_both(call, &key, move, &store, &target, &carried);
-    if (status != STATUS_DONE)
+    if (status != STATUS_DONE || target == NULL)
         return status;
     if (carried.keep)
         return transfer_value(call, &key, move, store, target, &carried);

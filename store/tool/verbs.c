@@ -74,6 +74,9 @@ const struct cli_option_row cli_options[OPTION_COUNT] = {
                       NULL},
     [OPTION_SEED] = {"--seed", "N", {NULL}, "equal seeds ask for equal keys", NUMBER(0, 4294967295, 1, true)},
     [OPTION_HISTOGRAM] = {"--histogram", NULL, {NULL}, "print how many calls took how long", NULL},
+    [OPTION_INFLIGHT] =
+        {"--inflight", "N", {NULL}, "calls of each thread that are under way at once", NUMBER(1, 4096, 1, true)},
+    [OPTION_KEY_LIST] = {"--key-list", "FILE", {NULL}, "the keys to ask for, one a line; -: standard input", NULL},
     [OPTION_CA] = {"--ca",
                    "FILE",
                    {NULL},
@@ -99,7 +102,8 @@ const struct cli_option_row cli_options[OPTION_COUNT] = {
     (OPTION_BIT(OPTION_THREADS) | OPTION_BIT(OPTION_DURATION) | OPTION_BIT(OPTION_OPERATIONS) |                        \
      OPTION_BIT(OPTION_WARMUP) | OPTION_BIT(OPTION_BATCH) | OPTION_BIT(OPTION_DISTRIBUTION) |                          \
      OPTION_BIT(OPTION_ZIPF_EXPONENT) | OPTION_BIT(OPTION_MISSES) | OPTION_BIT(OPTION_KEYS) |                          \
-     OPTION_BIT(OPTION_VERIFY) | OPTION_BIT(OPTION_CHECK) | OPTION_BIT(OPTION_SEED) | OPTION_BIT(OPTION_HISTOGRAM))
+     OPTION_BIT(OPTION_INFLIGHT) | OPTION_BIT(OPTION_KEY_LIST) | KEY_OPTIONS | OPTION_BIT(OPTION_VERIFY) |             \
+     OPTION_BIT(OPTION_CHECK) | OPTION_BIT(OPTION_SEED) | OPTION_BIT(OPTION_HISTOGRAM))
 
 const struct cli_verb cli_verbs[] = {
     {"info", "STORE", 1, 1, JSON | INDEX | REMOTE, "print what a store holds",
@@ -186,12 +190,16 @@ const struct cli_verb cli_verbs[] = {
      "writes, time `rdrive import` into a store of its own. The keys are read off the file first, each with the same\n"
      "chance where there are more than --keys; that takes 16 bytes of memory a key, more meanwhile, and warms the "
      "file.\n"
+     "A server can't say which keys it has: --key-list names them, as the key options say, and each is asked for once\n"
+     "first. `rdrive ls FILE | cut -c1-16` lists a file's hashes, for --hash. A thread has a connection of its own; "
+     "its\n"
+     "calls are Read, or BatchReadHashedKeys where --batch is more than 1.\n"
      "Each thread calls again as soon as it is answered. A latency is that of one call of --batch keys, by the\n"
      "monotonic clock, whose own cost is printed and not subtracted; it is exact to 1/128 of itself. The rates are by\n"
      "wall clock: choosing keys and checking values are in them, and in_calls is the part of the time that was the\n"
      "store's. Ctrl-C ends the run and prints what was measured so far. Exits with 2 where an answer was wrong or a "
      "key\n"
      "is damaged, with its hash on standard error.",
-     verb_bench, 0, "it reads its keys off the file"},
+     verb_bench, 0, NULL},
     {0},
 };

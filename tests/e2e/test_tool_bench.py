@@ -148,7 +148,7 @@ class Telling(BenchTest):
                           "--distribution=zipf", "--zipf-exponent=1.5", "--misses=12.5", "--keys=7", "--verify=always",
                           "--check=off", "--seed=99")
         self.assertEqual(told["config"], {
-            "threads": 2, "batch": 3, "duration_seconds": 60, "operations": 12, "warmup_seconds": 0.001,
+            "threads": 2, "inflight": 1, "batch": 3, "duration_seconds": 60, "operations": 12, "warmup_seconds": 0.001,
             "distribution": "zipf", "zipf_exponent": 1.5, "misses_percent": 12.5, "verify": "always", "check": False,
             "keys": 7, "seed": 99})
         self.assertIsNone(self.bench("--operations=1")["config"]["zipf_exponent"])
@@ -279,9 +279,9 @@ class Refusing(BenchTest):
                                            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))),
                        says=("64 threads of 1 keys a call", "out of memory"))
 
-    def test_a_store_that_is_served_is_refused_by_name(self):
+    def test_a_store_that_is_served_is_refused_without_a_list_of_keys(self):
         for store in ["grpc://localhost:1", "grpcs://localhost:1", "unix:/run/x"]:
-            self.fails(64, "bench", store, says=(store, "`bench` needs a file"))
+            self.fails(64, "bench", store, says=(store, "without --key-list"))
 
 
 if __name__ == "__main__":
