@@ -85,6 +85,10 @@ enum step health_list_begin(struct call *call);
 enum step health_watch_begin(struct call *call);
 enum step health_watch_resume(struct call *call);
 
+/* reflection.c */
+enum step reflection_begin(struct call *call);
+enum step reflection_resume(struct call *call);
+
 /* methods.c */
 enum step unknown_begin(struct call *call);
 

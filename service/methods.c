@@ -5,6 +5,13 @@
 #define WRITER "/rdrive.v1.DataStoreWriterService/"
 #define HEALTH "/grpc.health.v1.Health/"
 
+/* Both versions have the same messages. A drain doesn't wait for what a person may have left open. */
+#define REFLECTION_ROW(version)                                                                                        \
+    {                                                                                                                  \
+        .path = "/grpc.reflection." version ".ServerReflection/ServerReflectionInfo", .begin = reflection_begin,       \
+        .resume = reflection_resume, .never_shed = true, .watches = true, .client_streams = true                       \
+    }
+
 /* A reader's method: begin asks the engine, resume answers. */
 #define READ_ROW(name, begin_, resume_)                                                                                \
     {                                                                                                                  \
@@ -57,6 +64,8 @@ const struct method methods[] = {
      .resume = health_watch_resume,
      .never_shed = true,
      .watches = true},
+    REFLECTION_ROW("v1"),
+    REFLECTION_ROW("v1alpha"),
 };
 const size_t method_count = sizeof(methods) / sizeof(methods[0]);
 _Static_assert(sizeof(methods) / sizeof(methods[0]) <= METHOD_MAX, "the server keeps a handle of each");

@@ -1,7 +1,11 @@
 #include "reflection.h"
+#include "method.h"
 #include <grpc/status.h>
 #include <stdarg.h>
 #include <stdio.h>
+
+/* Far more than any name takes. It bounds what a response that repeats its request takes. */
+#define REQUEST_MAX 65536
 
 #define ASKED(which) GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_##which
 
@@ -139,4 +143,36 @@ void reflection_answer(reflection_request *request, uint64_t *sent, struct refle
     refuse(out_answer, GRPC_STATUS_INVALID_ARGUMENT,
            "the request asks for nothing; set file_by_filename, file_containing_symbol, file_containing_extension, "
            "all_extension_numbers_of_type or list_services");
+}
+
+/* ---- the stream ---- */
+
+/* health_detach, which every stream that watches comes by, must find what it takes for a link to be NULL. */
+_Static_assert(sizeof(struct reflection_progress) <= offsetof(struct watch, link), "they share a union");
+
+enum step reflection_begin(struct call *call)
+{
+    (void)call;
+    return STEP_RECEIVE;
+}
+
+enum step reflection_resume(struct call *call)
+{
+    struct reflection_answer answer;
+    if (call->last == STEP_SEND)
+        return STEP_RECEIVE;
+    if (call->request == NULL)
+        return STEP_END;
+    size_t len = grpc_byte_buffer_length(call->request);
+    if (len > REQUEST_MAX)
+        return call_refuse(call, REFUSE_MALFORMED,
+                           "the request has %zu bytes, and at most %d are allowed; no name is that long", len,
+                           REQUEST_MAX);
+    reflection_request *request = call_decode(call, &grpc__reflection__v1__server_reflection_request__descriptor);
+    if (request == NULL)
+        return STEP_FAIL;
+    reflection_answer(request, &call->u.reflection.sent_files, &answer);
+    call_pack(call, &answer.response.base);
+    arena_fini(&call->arena); /* the request: the next one finds it empty */
+    return STEP_SEND;
 }

@@ -29,6 +29,9 @@ FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
 sys.path.insert(0, STUBS)
 grpc.__path__.append(STUBS + "/grpc")  # the installed package `grpc` hides the stubs' own `grpc.health`
 from grpc.health.v1 import health_pb2, health_pb2_grpc  # noqa: E402
+from grpc.reflection.v1 import reflection_pb2, reflection_pb2_grpc  # noqa: E402,F401
+from grpc.reflection.v1alpha import reflection_pb2 as v1alpha_pb2  # noqa: E402,F401
+from grpc.reflection.v1alpha import reflection_pb2_grpc as v1alpha_pb2_grpc  # noqa: E402,F401
 from rdrive.v1 import entry_pb2, reader_pb2, reader_pb2_grpc, writer_pb2, writer_pb2_grpc  # noqa: E402,F401
 
 READER = "rdrive.v1.DataStoreReaderService"
