@@ -81,3 +81,38 @@ rd_engine *asyncop_engine(void **state, const rd_open_options *options)
     EXPECT(err == RD_OK, "%s", rd_err_text(err));
     return engine;
 }
+
+rd_err asyncop_read(rd_engine *engine, uint64_t hash, const void *payload, size_t len)
+{
+    rd_key key = {.hash = hash};
+    rd_value value;
+    struct asyncop a;
+    asyncop_init(&a, RD_OP_READ);
+    a.op.keys = &key;
+    a.op.key_count = 1;
+    a.op.values = &value;
+    a.op.value_max = 1;
+    assert_int_equal(asyncop_run(engine, &a), RD_OK);
+    rd_err err = value.err;
+    if (err == RD_OK)
+        EXPECT(span_equal(value.payload, payload, len), "%zu bytes", value.payload.len);
+    asyncop_finish(engine, &a);
+    return err;
+}
+
+uint64_t asyncop_tail(rd_engine *engine)
+{
+    struct asyncop a;
+    asyncop_init(&a, RD_OP_INFO);
+    assert_int_equal(asyncop_run(engine, &a), RD_OK);
+    uint64_t tail_off = a.op.info.tail_off;
+    asyncop_finish(engine, &a);
+    return tail_off;
+}
+
+void asyncop_write_init(struct asyncop *a, const rd_write_item *item)
+{
+    asyncop_init(a, RD_OP_WRITE);
+    a->op.items = item;
+    a->op.item_count = 1;
+}

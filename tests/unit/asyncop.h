@@ -33,5 +33,10 @@ void asyncop_fini(struct asyncop *a);
 
 /* An engine over a store at "s" of the test's folder. */
 rd_engine *asyncop_engine(void **state, const rd_open_options *options);
+/* One key's result; where it has a value, that must be this payload. */
+rd_err asyncop_read(rd_engine *engine, uint64_t hash, const void *payload, size_t len);
+uint64_t asyncop_tail(rd_engine *engine);
+/* A write of `item`, which must stay. */
+void asyncop_write_init(struct asyncop *a, const rd_write_item *item);
 
 #endif

@@ -1,196 +1,14 @@
-/* Renames and streams through the asynchronous interface. */
+/* Streams through the asynchronous interface. */
 #include "asyncop.h"
 
-#include <stdatomic.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #define MIB ((size_t)1 << 20)
 
 static const rd_open_options always = {.writable = true, .create = true, .sync = RD_SYNC_ALWAYS};
-
-static rd_err read_one(rd_engine *engine, uint64_t hash, const void *payload, size_t len)
-{
-    rd_key key = {.hash = hash};
-    rd_value value;
-    struct asyncop a;
-    asyncop_init(&a, RD_OP_READ);
-    a.op.keys = &key;
-    a.op.key_count = 1;
-    a.op.values = &value;
-    a.op.value_max = 1;
-    assert_int_equal(asyncop_run(engine, &a), RD_OK);
-    rd_err err = value.err;
-    if (err == RD_OK)
-        EXPECT(span_equal(value.payload, payload, len), "%zu bytes", value.payload.len);
-    asyncop_finish(engine, &a);
-    return err;
-}
-
-static uint64_t tail_of(rd_engine *engine)
-{
-    struct asyncop a;
-    asyncop_init(&a, RD_OP_INFO);
-    assert_int_equal(asyncop_run(engine, &a), RD_OK);
-    uint64_t tail_off = a.op.info.tail_off;
-    asyncop_finish(engine, &a);
-    return tail_off;
-}
-
-static void write_init(struct asyncop *a, const rd_write_item *item)
-{
-    asyncop_init(a, RD_OP_WRITE);
-    a->op.items = item;
-    a->op.item_count = 1;
-}
-
-/* ---- Renames ---------------------------------------------------------------------------------------------------- */
-
-static void rename_init(struct asyncop *a, rd_key keys[2])
-{
-    asyncop_init(a, RD_OP_RENAME);
-    a->op.keys = keys;
-    a->op.key_count = 2;
-}
-
-static rd_err rename_keys(rd_engine *engine, rd_key from, rd_key to, rd_written *out_written)
-{
-    rd_key keys[2] = {from, to};
-    struct asyncop a;
-    rename_init(&a, keys);
-    rd_err err = asyncop_run(engine, &a);
-    if (err == RD_OK)
-        *out_written = a.op.written;
-    assert_false(a.op.more);
-    asyncop_finish(engine, &a);
-    return err;
-}
-
-static void rename_moves_a_value_and_leaves_a_tombstone(void **state)
-{
-    rd_store *store = store_make(state, "s");
-    store_fill(store, 0, 3);
-    rd_store_close(store);
-    rd_engine *engine = asyncop_engine(state, &always);
-    rd_written written = {0};
-    uint64_t one = htole64(1);
-    assert_int_equal(rename_keys(engine, (rd_key){.hash = fill_hash(1)}, (rd_key){.hash = 77}, &written), RD_OK);
-    assert_true(written.durable);
-    assert_int_equal(written.tail_off, tail_of(engine));
-    assert_int_equal(read_one(engine, fill_hash(1), NULL, 0), RD_ABSENT);
-    assert_int_equal(read_one(engine, 77, &one, sizeof one), RD_OK);
-    rd_engine_destroy(engine);
-    store = store_open_ok(temp_path(state, "s"), &open_reading);
-    assert_int_equal(rd_store_len(store), 3);
-    assert_int_equal(store_info(store).entries, 5);
-    rd_store_close(store);
-}
-
-static void refused_rename_writes_nothing(void **state)
-{
-    AUTO_BYTES big = bytes_xorshift(9, MIB);
-    rd_store *store = store_make(state, "s");
-    store_put(store, "a", "value", 5);
-    store_put(store, "big", big.data, big.len);
-    store_put(store, "b", "other", 5);
-    assert_int_equal(rd_store_sync(store), RD_OK); /* what is unsynced is checked at opening */
-    rd_store_close(store);
-    file_poke(temp_path(state, "s"), MIB / 2, 4);
-    AUTO_BYTES before = file_load(temp_path(state, "s"));
-    rd_engine *engine = asyncop_engine(state, &open_writing);
-    rd_key a = {.hash = rd_hash(text_span("a"))}, none = {.hash = 5}, fresh = {.hash = 6};
-    rd_key big_key = {.hash = rd_hash(text_span("big"))}, skipped = {a.hash, RD_KEY_SKIP};
-    rd_written written;
-    assert_int_equal(rename_keys(engine, none, fresh, &written), RD_ABSENT);
-    assert_int_equal(rename_keys(engine, skipped, fresh, &written), RD_ABSENT);
-    assert_int_equal(rename_keys(engine, a, a, &written), RD_E_INVALID);
-    assert_int_equal(rename_keys(engine, big_key, fresh, &written), RD_E_DAMAGED);
-    rd_engine_destroy(engine);
-    file_expect(temp_path(state, "s"), before.data, before.len, "after refused renames");
-    engine = asyncop_engine(state, &open_reading);
-    assert_int_equal(rename_keys(engine, a, fresh, &written), RD_E_READ_ONLY);
-    rd_engine_destroy(engine);
-}
-
-static void renames_that_wait_follow_the_writes_before_them(void **state)
-{
-    enum { OPS = 300 }; /* more than share one sync */
-    rd_engine *engine = asyncop_engine(state, &always);
-    struct asyncop *ops = calloc(OPS, sizeof *ops);
-    rd_key(*keys)[2] = calloc(OPS, sizeof *keys);
-    const rd_write_item item = {0, text_span("carried on")};
-    assert_true(ops != NULL && keys != NULL);
-    write_init(&ops[0], &item);
-    asyncop_submit(engine, &ops[0]);
-    for (uint64_t i = 1; i < OPS; i++) {
-        keys[i][0].hash = i - 1;
-        keys[i][1].hash = i;
-        rename_init(&ops[i], keys[i]);
-        asyncop_submit(engine, &ops[i]);
-    }
-    for (size_t i = 0; i < OPS; i++) {
-        asyncop_wait(&ops[i]);
-        EXPECT(ops[i].op.err == RD_OK, "op %zu: %s", i, rd_err_text(ops[i].op.err));
-        asyncop_finish(engine, &ops[i]);
-    }
-    assert_int_equal(read_one(engine, OPS - 1, "carried on", 10), RD_OK);
-    assert_int_equal(read_one(engine, OPS - 2, NULL, 0), RD_ABSENT);
-    rd_engine_destroy(engine);
-    free(keys);
-    free(ops);
-}
-
-struct watch {
-    rd_engine *engine;
-    atomic_bool over;
-    atomic_uint wrong;
-};
-
-/* Of two keys between which a value goes back and forth, exactly one has it. */
-static void *watch_two(void *argument)
-{
-    struct watch *watch = argument;
-    while (!atomic_load(&watch->over)) {
-        rd_key keys[2] = {{.hash = 1}, {.hash = 2}};
-        rd_value values[2];
-        struct asyncop a;
-        asyncop_init(&a, RD_OP_READ);
-        a.op.keys = keys;
-        a.op.key_count = 2;
-        a.op.values = values;
-        a.op.value_max = 2;
-        a.op.window_bytes_max = SIZE_MAX;
-        if (asyncop_run(watch->engine, &a) != RD_OK || (values[0].err == RD_OK) == (values[1].err == RD_OK))
-            atomic_fetch_add(&watch->wrong, 1);
-        rd_engine_finish(watch->engine, &a.op);
-        asyncop_fini(&a);
-    }
-    return NULL;
-}
-
-static void rename_is_seen_whole_or_not_at_all(void **state)
-{
-    rd_engine *engine = asyncop_engine(state, &open_making);
-    struct watch watch = {.engine = engine};
-    const rd_write_item item = {1, text_span("here or there")};
-    struct asyncop a;
-    pthread_t thread;
-    rd_written written;
-    write_init(&a, &item);
-    assert_int_equal(asyncop_run(engine, &a), RD_OK);
-    asyncop_finish(engine, &a);
-    assert_int_equal(pthread_create(&thread, NULL, watch_two, &watch), 0);
-    for (uint64_t i = 0; i < 500; i++) {
-        rd_key from = {.hash = 1 + i % 2}, to = {.hash = 2 - i % 2};
-        assert_int_equal(rename_keys(engine, from, to, &written), RD_OK);
-    }
-    atomic_store(&watch.over, true);
-    assert_int_equal(pthread_join(thread, NULL), 0);
-    assert_int_equal(watch.wrong, 0);
-    rd_engine_destroy(engine);
-}
-
-/* ---- Streams ---------------------------------------------------------------------------------------------------- */
 
 struct stream {
     struct asyncop a; /* first */
@@ -261,7 +79,7 @@ static void stream_whole(rd_engine *engine, uint64_t hash, rd_span payload, size
         EXPECT(err == RD_OK, "%zu of %zu: %s", at, payload.len, rd_err_text(err));
     }
     expect_streamed(&stream, payload);
-    assert_int_equal(stream.a.op.written.tail_off, tail_of(engine));
+    assert_int_equal(stream.a.op.written.tail_off, asyncop_tail(engine));
     asyncop_finish(engine, &stream.a);
 }
 
@@ -303,7 +121,7 @@ static void pieces_are_taken_inline_as_long_as_they_stay_in_memory(void **state)
     assert_false(stream.a.on_caller);
     expect_streamed(&stream, bytes_span(&big));
     asyncop_finish(engine, &stream.a);
-    assert_int_equal(read_one(engine, 1, big.data, big.len), RD_OK);
+    assert_int_equal(asyncop_read(engine, 1, big.data, big.len), RD_OK);
     rd_engine_destroy(engine);
 }
 
@@ -319,8 +137,8 @@ static void stream_may_bring_no_pieces_but_no_value_is_empty(void **state)
     assert_true(stream.a.op.written.durable);
     expect_streamed(&stream, text_span("value"));
     asyncop_finish(engine, &stream.a);
-    assert_int_equal(read_one(engine, 1, "value", 5), RD_OK);
-    uint64_t tail_off = tail_of(engine);
+    assert_int_equal(asyncop_read(engine, 1, "value", 5), RD_OK);
+    uint64_t tail_off = asyncop_tail(engine);
 
     const rd_span refused[] = {{NULL, 0}, {"", 1}}; /* F-09 */
     for (size_t i = 0; i < 2; i++) {
@@ -328,8 +146,8 @@ static void stream_may_bring_no_pieces_but_no_value_is_empty(void **state)
         assert_int_equal(stream_step(engine, &stream, refused[i], true), RD_E_PAYLOAD);
         asyncop_finish(engine, &stream.a);
     }
-    assert_int_equal(tail_of(engine), tail_off);
-    assert_int_equal(read_one(engine, 2, NULL, 0), RD_ABSENT);
+    assert_int_equal(asyncop_tail(engine), tail_off);
+    assert_int_equal(asyncop_read(engine, 2, NULL, 0), RD_ABSENT);
     rd_engine_destroy(engine);
 }
 
@@ -377,7 +195,7 @@ static void cancelled_stream_is_written_whole_or_not_at_all(void **state)
         EXPECT(err == RD_OK || (i % 2 == 1 && err == RD_E_CANCELLED), "%s", rd_err_text(err));
         asyncop_finish(engine, &streams[i].a);
         rd_span want = i % 4 == 1 ? bytes_span(&big) : text_span("small");
-        rd_err read = read_one(engine, i, want.data, want.len);
+        rd_err read = asyncop_read(engine, i, want.data, want.len);
         EXPECT(read == (err == RD_OK ? RD_OK : RD_ABSENT), "%s, %s", rd_err_text(err), rd_err_text(read));
     }
     rd_engine_destroy(engine);
@@ -396,15 +214,46 @@ static void stream_beyond_the_largest_value_is_refused(void **state)
         stream_init(&exact, 1);
         assert_int_equal(stream_step(engine, &exact, (rd_span){big.data, maxima[m]}, true), RD_OK);
         asyncop_finish(engine, &exact.a);
-        uint64_t tail_off = tail_of(engine);
+        uint64_t tail_off = asyncop_tail(engine);
         stream_init(&beyond, 1);
         assert_int_equal(stream_step(engine, &beyond, (rd_span){big.data, maxima[m]}, false), RD_OK);
         assert_int_equal(stream_step(engine, &beyond, (rd_span){"x", 1}, false), RD_E_TOO_LARGE);
         asyncop_finish(engine, &beyond.a);
-        assert_int_equal(tail_of(engine), tail_off);
-        assert_int_equal(read_one(engine, 1, big.data, maxima[m]), RD_OK);
+        assert_int_equal(asyncop_tail(engine), tail_off);
+        assert_int_equal(asyncop_read(engine, 1, big.data, maxima[m]), RD_OK);
         rd_engine_destroy(engine);
     }
+}
+
+/* At the piece that has no room, or, where what is in memory has to follow it, at the end; writers go on. */
+static void stream_that_finds_no_room_fails_alone(void **state)
+{
+    AUTO_BYTES big = bytes_xorshift(36, 3 * MIB);
+    rd_engine *engine = asyncop_engine(state, &open_making);
+    struct rlimit unlimited, limited;
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &unlimited), 0);
+    for (int at_end = 0; at_end < 2; at_end++) {
+        struct stream stream, small;
+        limited = unlimited;
+        limited.rlim_cur = 2 * MIB;
+        assert_int_equal(setrlimit(RLIMIT_FSIZE, &limited), 0);
+        stream_init(&stream, 1);
+        rd_err first = stream_step(engine, &stream, (rd_span){big.data, 2 * MIB - 9 * (size_t)at_end}, false);
+        rd_err then = stream_step(engine, &stream, (rd_span){big.data, at_end == 1 ? 10 : 2 * MIB}, at_end == 1);
+        asyncop_finish(engine, &stream.a);
+        stream_init(&small, 2);
+        rd_err other = stream_step(engine, &small, text_span("small"), true);
+        asyncop_finish(engine, &small.a);
+        assert_int_equal(setrlimit(RLIMIT_FSIZE, &unlimited), 0);
+        assert_int_equal(first, RD_OK);
+        assert_int_equal(then, RD_E_NO_SPACE);
+        assert_int_equal(other, RD_OK);
+        assert_int_equal(asyncop_read(engine, 1, NULL, 0), RD_ABSENT);
+        assert_int_equal(asyncop_read(engine, 2, "small", 5), RD_OK);
+    }
+    signal(SIGXFSZ, SIG_DFL);
+    rd_engine_destroy(engine);
 }
 
 static void reader_engine_refuses_streams(void **state)
@@ -450,7 +299,7 @@ static void *run_streamer(void *argument)
             asyncop_next(streamer->engine, &stream.a);
             asyncop_wait(&stream.a);
         } else {
-            write_init(&stream.a, &item);
+            asyncop_write_init(&stream.a, &item);
             asyncop_run(streamer->engine, &stream.a);
         }
         streamer->failed += stream.a.op.err != RD_OK || !stream.a.op.written.durable;
@@ -473,7 +322,7 @@ static void streams_and_writes_go_on_at_once(void **state)
         assert_int_equal(pthread_join(streamers[i].thread, NULL), 0);
     for (size_t i = 0; i < STREAMERS; i++) {
         assert_int_equal(streamers[i].failed, 0);
-        assert_int_equal(read_one(engine, i, streamers[i].payload.data, streamers[i].payload.len), RD_OK);
+        assert_int_equal(asyncop_read(engine, i, streamers[i].payload.data, streamers[i].payload.len), RD_OK);
         bytes_free(&streamers[i].payload);
     }
     rd_engine_destroy(engine);
@@ -485,18 +334,15 @@ static void streams_and_writes_go_on_at_once(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEMP_TEST(rename_moves_a_value_and_leaves_a_tombstone),
-        TEMP_TEST(refused_rename_writes_nothing),
-        TEMP_TEST(renames_that_wait_follow_the_writes_before_them),
-        TEMP_TEST(rename_is_seen_whole_or_not_at_all),
         TEMP_TEST(a_streamed_value_has_the_bytes_of_a_written_one),
         TEMP_TEST(pieces_are_taken_inline_as_long_as_they_stay_in_memory),
         TEMP_TEST(stream_may_bring_no_pieces_but_no_value_is_empty),
         TEMP_TEST(stream_that_is_not_whole_leaves_nothing),
         TEMP_TEST(cancelled_stream_is_written_whole_or_not_at_all),
         TEMP_TEST(stream_beyond_the_largest_value_is_refused),
+        TEMP_TEST(stream_that_finds_no_room_fails_alone),
         TEMP_TEST(reader_engine_refuses_streams),
         TEMP_TEST(streams_and_writes_go_on_at_once),
     };
-    return cmocka_run_group_tests_name("engine_writes", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("engine_stream", tests, NULL, NULL);
 }
