@@ -1,5 +1,5 @@
 /*
- * Requests with repeated keys: decode_keys says what protobuf-c says of the same bytes, however they are cut into
+ * Requests with repeated keys: the decoder says what protobuf-c says of the same bytes, however they are cut into
  * slices; where the two are known to differ, it says the same of every cut.
  */
 #include "request.h"
@@ -10,24 +10,28 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static const struct keys_kind *const kinds[] = {&keys_by_key, &keys_by_stream, &keys_by_hash};
+static const struct keys_kind *const kinds[] = {&keys_by_key, &keys_by_stream, &keys_by_hash, &keys_to_delete,
+                                                &hashes_to_delete};
 static const uint64_t limits[] = {0, 1, 3, 1000000};
 
 static void expect_same(const struct keys_kind *kind, uint64_t max, const grpc_byte_buffer *a,
                         const grpc_byte_buffer *b)
 {
-    struct decoded_keys one;
-    struct decoded_keys other;
-    enum decode_result result = decode_keys(a, &kind->fields, max, &one);
-    REQUIRE(decode_keys(b, &kind->fields, max, &other) == result, "not %d when it is cut otherwise", (int)result);
+    struct keys_got one;
+    struct keys_got other;
+    enum decode_result result = keys_decode(a, &kind->fields, max, &one);
+    REQUIRE(keys_decode(b, &kind->fields, max, &other) == result, "not %d when it is cut otherwise", (int)result);
     if (result == DECODE_OK) {
-        REQUIRE(one.count == other.count, "%zu keys, %zu when it is cut otherwise", one.count, other.count);
-        for (size_t i = 0; i < one.count; i++)
-            REQUIRE(one.keys[i].hash == other.keys[i].hash && one.keys[i].cookie == other.keys[i].cookie,
-                    "key %zu is another when it is cut otherwise", i);
+        const rd_key *x = one.decoder.keys;
+        const rd_key *y = other.decoder.keys;
+        REQUIRE(one.decoder.count == other.decoder.count, "%zu keys, %zu when it is cut otherwise", one.decoder.count,
+                other.decoder.count);
+        for (size_t i = 0; i < one.decoder.count; i++)
+            REQUIRE(x[i].hash == y[i].hash && x[i].cookie == y[i].cookie, "key %zu is another when it is cut otherwise",
+                    i);
     }
-    free(one.keys);
-    free(other.keys);
+    keys_got_fini(&one);
+    keys_got_fini(&other);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -47,7 +47,7 @@ struct call *request_begin(grpc_byte_buffer *message)
 {
     struct call *call = calloc(1, sizeof(*call));
     REQUIRE(call != NULL, "no memory");
-    arena_init(&call->arena);
+    arena_init(&call->arena, NULL);
     call->allocator =
         (ProtobufCAllocator){.alloc = allocator_alloc, .free = allocator_free, .allocator_data = &call->arena};
     call->request = message;

@@ -1,7 +1,7 @@
 #include "keys_oracle.h"
 
 #include <rdrive/v1/reader.pb-c.h>
-#include <stdlib.h>
+#include <rdrive/v1/writer.pb-c.h>
 
 const struct keys_kind keys_by_key = {&rdrive__v1__batch_read_request__descriptor, {.keys = 1, .omit_metadata = 2}};
 const struct keys_kind keys_by_stream = {&rdrive__v1__batch_read_stream_request__descriptor,
@@ -9,25 +9,59 @@ const struct keys_kind keys_by_stream = {&rdrive__v1__batch_read_stream_request_
 const struct keys_kind keys_by_hash = {&rdrive__v1__batch_read_hashed_keys_request__descriptor,
                                        {.key_hashes = 1, .keys = 2, .omit_metadata = 3}};
 
+const struct keys_kind keys_to_delete = {&rdrive__v1__batch_delete_request__descriptor, {.keys = 1}};
+const struct keys_kind hashes_to_delete = {&rdrive__v1__batch_delete_key_hashes_request__descriptor, {.key_hashes = 1}};
+
+enum decode_result keys_decode(const grpc_byte_buffer *request, const struct key_fields *fields, uint64_t max,
+                               struct keys_got *out_got)
+{
+    enum decode_result result = DECODE_MORE;
+    out_got->turns = 0;
+    arena_init(&out_got->arena, NULL);
+    key_decoder_init(&out_got->decoder, request, fields, max, &out_got->arena);
+    for (; result == DECODE_MORE; out_got->turns++)
+        result = key_decoder_run(&out_got->decoder);
+    return result;
+}
+
+void keys_got_fini(struct keys_got *got)
+{
+    arena_fini(&got->arena);
+}
+
+/* The fields, from whichever message it is. */
+static void take_message(const struct keys_kind *kind, struct keys_wanted *wanted)
+{
+    if (kind == &keys_by_hash) {
+        const Rdrive__V1__BatchReadHashedKeysRequest *request = (void *)wanted->message;
+        wanted->hash_count = request->n_key_hashes;
+        wanted->hashes = request->key_hashes;
+        wanted->key_count = request->n_keys;
+        wanted->keys = request->keys;
+        wanted->omit_metadata = request->omit_metadata;
+    } else if (kind == &hashes_to_delete) {
+        const Rdrive__V1__BatchDeleteKeyHashesRequest *request = (void *)wanted->message;
+        wanted->hash_count = request->n_key_hashes;
+        wanted->hashes = request->key_hashes;
+    } else if (kind == &keys_to_delete) {
+        const Rdrive__V1__BatchDeleteRequest *request = (void *)wanted->message;
+        wanted->key_count = request->n_keys;
+        wanted->keys = request->keys;
+    } else { /* both others have the same fields */
+        const Rdrive__V1__BatchReadRequest *request = (void *)wanted->message;
+        wanted->key_count = request->n_keys;
+        wanted->keys = request->keys;
+        wanted->omit_metadata = request->omit_metadata;
+    }
+}
+
 struct keys_wanted keys_wanted_of(const struct keys_kind *kind, const uint8_t *bytes, size_t len, uint64_t max)
 {
     struct keys_wanted wanted = {.result = DECODE_MALFORMED};
     wanted.message = protobuf_c_message_unpack(kind->descriptor, NULL, len, bytes);
     if (wanted.message == NULL)
         return wanted;
-    if (kind == &keys_by_hash) {
-        const Rdrive__V1__BatchReadHashedKeysRequest *request = (void *)wanted.message;
-        wanted.hash_count = request->n_key_hashes;
-        wanted.hashes = request->key_hashes;
-        wanted.key_count = request->n_keys;
-        wanted.keys = request->keys;
-        wanted.omit_metadata = request->omit_metadata;
-    } else { /* both have the same fields */
-        const Rdrive__V1__BatchReadRequest *request = (void *)wanted.message;
-        wanted.key_count = request->n_keys;
-        wanted.keys = request->keys;
-        wanted.omit_metadata = request->omit_metadata;
-    }
+    take_message(kind, &wanted);
     if (wanted.hash_count > max || wanted.key_count > max)
         wanted.result = DECODE_TOO_MANY;
     else if (kind == &keys_by_hash && wanted.key_count > 0 && wanted.key_count != wanted.hash_count)
@@ -43,7 +77,7 @@ void keys_wanted_fini(struct keys_wanted *wanted)
         protobuf_c_message_free_unpacked(wanted->message, NULL);
 }
 
-static const char *judge_keys(const struct keys_wanted *wanted, const struct decoded_keys *got)
+static const char *judge_keys(const struct keys_wanted *wanted, const struct key_decoder *got)
 {
     size_t count = wanted->hash_count > 0 ? wanted->hash_count : wanted->key_count;
     if (got->count != count)
@@ -67,20 +101,19 @@ static const char *judge_keys(const struct keys_wanted *wanted, const struct dec
 const char *keys_judge(const struct keys_kind *kind, const struct keys_wanted *wanted, uint64_t max,
                        const grpc_byte_buffer *message)
 {
-    struct decoded_keys got;
+    struct keys_got got;
     const char *wrong = NULL;
-    enum decode_result result = decode_keys(message, &kind->fields, max, &got);
+    enum decode_result result = keys_decode(message, &kind->fields, max, &got);
+    bool counted = result != DECODE_MALFORMED;
     if (result != wanted->result)
         wrong = "another result";
-    else if ((got.keys != NULL) != (result == DECODE_OK))
-        wrong = "keys without DECODE_OK, or the reverse";
-    else if (result != DECODE_MALFORMED && got.hash_count != wanted->hash_count)
+    else if (counted && got.decoder.hash_count != wanted->hash_count)
         wrong = "another number of hashes came";
-    else if (result != DECODE_MALFORMED && got.key_count != wanted->key_count)
+    else if (counted && got.decoder.key_count != wanted->key_count)
         wrong = "another number of keys came";
     else if (result == DECODE_OK)
-        wrong = judge_keys(wanted, &got);
-    free(got.keys);
+        wrong = judge_keys(wanted, &got.decoder);
+    keys_got_fini(&got);
     return wrong;
 }
 
@@ -111,7 +144,7 @@ bool keys_differ(const struct keys_kind *kind, const uint8_t *bytes, size_t len)
         if (took > 5 || (took > 1 && tag >> 3 == 0) || tag >> 3 >= 1 << 29)
             return true;
         unsigned type = tag & 7;
-        bool is_flag = tag >> 3 == kind->fields.omit_metadata;
+        bool is_flag = kind->fields.omit_metadata != 0 && tag >> 3 == kind->fields.omit_metadata;
         if (is_flag && type != 0)
             return true;
         if (type == 0) {

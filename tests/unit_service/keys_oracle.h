@@ -1,14 +1,14 @@
 /**
- * What protobuf-c says of a request with repeated keys, for decode_keys to be held against: by unit tests and by a
+ * What protobuf-c says of a request with repeated keys, for key_decoder to be held against: by unit tests and by a
  * fuzzer. Uses nothing of either's.
  *
  * Known differences, where the comparison stops (keys_differ): both are stricter than the other somewhere, and no
  * protobuf library writes such bytes.
- * - A tag or a length in more than five bytes: protobuf-c refuses it, decode_keys takes up to ten.
+ * - A tag or a length in more than five bytes: protobuf-c refuses it, the decoder takes up to ten.
  * - A tag that names field 0 in several bytes, or a field above 2^29-1: protobuf-c takes it, for whatever its lower
- *   bits say; decode_keys refuses it.
- * - omit_metadata in ten bytes, of which only bits above the 64th are set: true to protobuf-c, false to decode_keys.
- * - omit_metadata as anything but a varint: protobuf-c looks for bits in whatever came; decode_keys refuses it.
+ *   bits say; the decoder refuses it.
+ * - omit_metadata in ten bytes, of which only bits above the 64th are set: true to protobuf-c, false to the decoder.
+ * - omit_metadata as anything but a varint: protobuf-c looks for bits in whatever came; the decoder refuses it.
  */
 #ifndef KEYS_ORACLE_H
 #define KEYS_ORACLE_H
@@ -21,7 +21,17 @@ struct keys_kind {
     const ProtobufCMessageDescriptor *descriptor;
     struct key_fields fields;
 };
-extern const struct keys_kind keys_by_key, keys_by_stream, keys_by_hash;
+extern const struct keys_kind keys_by_key, keys_by_stream, keys_by_hash, keys_to_delete, hashes_to_delete;
+
+/* What the decoder says after all its turns. */
+struct keys_got {
+    struct arena arena;
+    struct key_decoder decoder;
+    size_t turns;
+};
+enum decode_result keys_decode(const grpc_byte_buffer *request, const struct key_fields *fields, uint64_t max,
+                               struct keys_got *out_got);
+void keys_got_fini(struct keys_got *got);
 
 struct keys_wanted {
     enum decode_result result;
