@@ -139,6 +139,44 @@ class Serving(TlsTest):
         self.assert_reads(self.stub())
 
 
+class Cut(TlsTest):
+    """What encrypts reads payloads where nothing guards it, so over TLS it gets copies."""
+
+    def setUp(self):
+        super().setUp()
+        self.path = shutil.copy(the_store(), self.folder / "store.srd")
+        self.middle = self.path.read_bytes().index(VALUES[b"huge"]) + 12 * MIB
+
+    def test_a_file_cut_during_a_stream_ends_the_stream_and_nothing_else(self):
+        self.start(store=self.path)
+        answer = self.stub().ReadStream(reader_pb2.ReadStreamRequest(key=b"huge"))
+        got = [next(answer).fragment.data]  # then nobody reads: the rest waits for room
+        os.truncate(self.path, self.middle)
+        with self.assertRaises(grpc.RpcError) as caught:
+            for message in answer:
+                got.append(message.fragment.data)
+        self.assertEqual(caught.exception.code(), Code.DATA_LOSS)
+        got = b"".join(got)
+        self.assertLess(len(got), len(VALUES[b"huge"]))
+        self.assertEqual(got, VALUES[b"huge"][:len(got)])
+        self.assert_reads(self.stub())
+
+    def test_a_cut_under_many_readers_costs_none_of_them_its_connection(self):
+        self.start(store=self.path)
+        stubs = [self.stub() for _ in range(4)]
+        calls = [stub.ReadStream(reader_pb2.ReadStreamRequest(key=b"huge")) for stub in stubs for _ in range(4)]
+        for call in calls:
+            next(call)
+        os.truncate(self.path, self.middle)
+        for call in calls:
+            with self.assertRaises(grpc.RpcError) as caught:
+                for _ in call:
+                    pass
+            self.assertEqual(caught.exception.code(), Code.DATA_LOSS)
+        for stub in stubs:
+            self.assert_reads(stub)
+
+
 class Mutual(TlsTest):
     def setUp(self):
         super().setUp()
