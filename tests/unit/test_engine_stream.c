@@ -169,7 +169,8 @@ static void stream_that_is_not_whole_leaves_nothing(void **state)
         assert_int_equal(stream_step(engine, &cancelled, (rd_span){big.data, sizes[i]}, false), RD_OK);
         asyncop_finish(engine, &finished.a);
         rd_engine_cancel(engine, &cancelled.a.op);
-        assert_int_equal(stream_step(engine, &cancelled, text_span("more"), i % 2 == 0), RD_E_CANCELLED);
+        rd_span rest = i < 2 ? text_span("more") : (rd_span){0};
+        assert_int_equal(stream_step(engine, &cancelled, rest, i % 2 == 0), RD_E_CANCELLED);
         asyncop_finish(engine, &cancelled.a);
     }
     rd_engine_destroy(engine);
