@@ -14,6 +14,7 @@
 #define KEEPALIVE_TIMEOUT_MS 10000
 #define RECONNECT_MIN_MS     100
 #define RECONNECT_MAX_MS     1000
+#define WINDOW_BYTES         (4 << 20) /* of a stream: what a server may send ahead */
 #define PEM_BYTES_MAX        ((size_t)16 << 20)
 
 /* ---- addresses and credentials ---- */
@@ -108,6 +109,9 @@ bool channel_open(struct channel *channel, const struct channel_to *to, char *wh
         integer_arg("grpc.service_config_disable_resolution", 1),
         integer_arg(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1),
         integer_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, CHANNEL_MESSAGE_MAX),
+        /* a window of a fixed size; the core's own estimate lets it grow to whatever a fast server fills */
+        integer_arg(GRPC_ARG_HTTP2_BDP_PROBE, 0),
+        integer_arg(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, WINDOW_BYTES),
         integer_arg(GRPC_ARG_KEEPALIVE_TIME_MS, KEEPALIVE_MS),
         integer_arg(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, KEEPALIVE_TIMEOUT_MS),
         integer_arg("grpc.initial_reconnect_backoff_ms", RECONNECT_MIN_MS),

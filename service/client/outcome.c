@@ -123,14 +123,22 @@ rd_err outcome_error(const struct outcome *outcome)
     return (size_t)outcome->status < STATUS_COUNT ? statuses[outcome->status].err : RD_E_UNAVAILABLE;
 }
 
+/* What a message of the core's about a connection that can't be had comes down to; else NULL. */
+static const char *last_error(const char *text)
+{
+    static const char head[] = "failed to connect to all addresses; last error: ";
+    if (strncmp(text, head, strlen(head)) != 0)
+        return NULL;
+    const char *name = text + strlen(head), *colon = strstr(name, ": ");
+    return colon != NULL ? colon + 2 : name; /* behind the name of a status */
+}
+
 void outcome_text(const struct outcome *outcome, char *text, size_t size)
 {
     const char *name = (size_t)outcome->status < STATUS_COUNT ? statuses[outcome->status].name : "an unknown status";
-    static const char all_failed[] = "failed to connect to all addresses; last error: UNKNOWN: ";
-    if (outcome->refused)
-        (void)snprintf(text, size, "%s", outcome->text);
-    else if (strncmp(outcome->text, all_failed, strlen(all_failed)) == 0) /* the core, of what the system told it */
-        (void)snprintf(text, size, "%s", outcome->text + strlen(all_failed));
+    const char *last = outcome->refused ? outcome->text : last_error(outcome->text);
+    if (last != NULL)
+        (void)snprintf(text, size, "%s", last);
     else
         (void)snprintf(text, size, "%s%s%s", name, outcome->text[0] != '\0' ? ": " : "", outcome->text);
 }
