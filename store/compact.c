@@ -43,6 +43,13 @@ static rd_err report_now_and_then(struct compaction *compaction)
     return report(compaction);
 }
 
+/* Nothing refuses it any more, and finding what is live takes long. */
+static rd_err report_begun(struct compaction *compaction)
+{
+    compaction->entries_total = rd_store_len(compaction->store);
+    return report(compaction);
+}
+
 /* ---- what must hold --------------------------------------------------------------------------------------------- */
 
 /* What a compaction would throw away for good, a repair may still need. Not so a damaged entry whose key was written
@@ -266,6 +273,7 @@ static rd_err run(struct compaction *compaction)
     compaction->generation = snapshot.mapping->generation;
     compaction->tail_before = snapshot.tail_off;
     RD_TRY(compact_make_file(compaction));
+    RD_TRY(report_begun(compaction));
     RD_TRY(copy_live(compaction, &snapshot));
     snapshot_release(&snapshot);
     RD_TRY(catch_up(compaction));

@@ -186,7 +186,7 @@ static void cancelled_compaction_changes_nothing(void **state)
 {
     AUTO_BYTES want = {0};
     rd_store *store = make_mixed(state, &want);
-    for (int at = 0; at < 2; at++) {
+    for (int at = 0; at < 3; at++) {
         int left = at;
         const rd_compact_options options = {.progress = cancel_at, .arg = &left};
         compact_fails(store, temp_path(state, "s"), &options, RD_E_CANCELLED, "cancelled");
