@@ -156,8 +156,30 @@ void log_event(enum log_level level, const char *event, const struct log_field *
     (void)ignored;
 }
 
+/* Whoever connects can make handshakes fail, and the core calls each an error: one line a second tells of them. */
+static void tell_handshake(const char *message)
+{
+    static atomic_int_fast64_t told_s; /* when, by a clock that doesn't stand at 0 */
+    static atomic_int_fast64_t untold;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    int_fast64_t last_s = atomic_load(&told_s);
+    int_fast64_t now_s = (int_fast64_t)now.tv_sec + 1;
+    if (now_s == last_s || !atomic_compare_exchange_strong(&told_s, &last_s, now_s)) {
+        atomic_fetch_add(&untold, 1);
+        return;
+    }
+    const char *reason = strrchr(message, ':'); /* "Handshake failed with ... SSL routines::unsupported protocol." */
+    LOG(LOG_INFO, "tls handshake failed", LOG_TEXT("why", reason != NULL ? reason + 1 : message),
+        LOG_NUMBER("others_before", atomic_exchange(&untold, 0)));
+}
+
 static void core_line(gpr_log_func_args *arguments)
 {
+    if (strncmp(arguments->message, "Handshake failed", strlen("Handshake failed")) == 0) {
+        tell_handshake(arguments->message);
+        return;
+    }
     enum log_level level = LOG_DEBUG;
     switch (arguments->severity) {
     case GPR_LOG_SEVERITY_ERROR: level = LOG_ERROR; break;

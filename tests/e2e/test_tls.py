@@ -6,6 +6,7 @@ import shutil
 import socket
 import ssl
 import tempfile
+import time
 import unittest
 import warnings
 from pathlib import Path
@@ -124,19 +125,33 @@ class Serving(TlsTest):
         self.assertEqual(b"".join(got), VALUES[b"huge"])
         self.assertEqual(self.daemon.wait(), 0)
 
-    def test_what_is_no_handshake_costs_only_its_own_connection(self):
-        address = self.start().address()
-        host, port = address.rsplit(":", 1)
-        for junk in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\xff\xff" + bytes(200), b"\x00" * 5000):
-            with socket.create_connection((host, int(port))) as connection:
+    def say(self, junk):
+        """Say it, and wait for the daemon to hang up."""
+        host, port = self.daemon.address().rsplit(":", 1)
+        with socket.create_connection((host, int(port))) as connection:
+            try:
                 connection.sendall(junk)
                 connection.shutdown(socket.SHUT_WR)
-                try:
-                    while connection.recv(4096):
-                        pass
-                except ConnectionError:
+                while connection.recv(4096):
                     pass
+            except ConnectionError:
+                pass
+
+    def test_what_is_no_handshake_costs_only_its_own_connection(self):
+        self.start()
+        for junk in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\xff\xff" + bytes(200), b"\x00" * 5000):
+            self.say(junk)
         self.assert_reads(self.stub())
+
+    def test_failed_handshakes_are_no_errors_and_do_not_fill_the_log(self):
+        self.start()
+        begun = time.monotonic()
+        for _ in range(200):
+            self.say(b"GET / HTTP/1.1\r\n\r\n")
+        seconds = int(time.monotonic() - begun)
+        self.assertIn("http request", self.daemon.event("tls handshake failed")["why"])
+        self.assertLessEqual(len(self.daemon.events("tls handshake failed")), seconds + 2)
+        self.assertNotIn("level=error", self.daemon.log())
 
 
 class Cut(TlsTest):
