@@ -35,12 +35,6 @@ static const enum kind kinds[KIND_COUNT][FIELDS_MAX] = {
     [KIND_LEAF] = {KIND_NONE},
 };
 
-static struct wire_cursor cursor_over(rd_span message)
-{
-    const uint8_t *bytes = message.data;
-    return (struct wire_cursor){.at = bytes, .end = bytes + message.len, .left = message.len};
-}
-
 /* The next field that is a string or a message; numbers are passed over. False at the end. */
 static bool next_field(struct wire_cursor *cursor, uint32_t *out_field, rd_span *out_value)
 {
@@ -61,7 +55,7 @@ static bool next_field(struct wire_cursor *cursor, uint32_t *out_field, rd_span 
 
 static rd_span name_of(rd_span descriptor)
 {
-    struct wire_cursor cursor = cursor_over(descriptor);
+    struct wire_cursor cursor = wire_cursor_over(descriptor.data, descriptor.len);
     uint32_t field;
     rd_span value;
     do {
@@ -100,7 +94,7 @@ static void add_file(struct descriptors *all, rd_span bytes)
     BUILD_REQUIRE(all->file_count < DESCRIPTOR_FILES_MAX);
     struct descriptor_file *file = &all->files[all->file_count];
     *file = (struct descriptor_file){.bytes = bytes, .needs = UINT64_C(1) << all->file_count};
-    struct wire_cursor cursor = cursor_over(bytes);
+    struct wire_cursor cursor = wire_cursor_over(bytes.data, bytes.len);
     uint32_t field;
     rd_span value;
     while (next_field(&cursor, &field, &value)) {
@@ -129,8 +123,7 @@ static struct descriptors index_of_all;
 
 static void make_index(void)
 {
-    struct wire_cursor cursor =
-        cursor_over((rd_span){.data = rdrive_descriptor_set, .len = rdrive_descriptor_set_size});
+    struct wire_cursor cursor = wire_cursor_over(rdrive_descriptor_set, rdrive_descriptor_set_size);
     uint32_t field;
     rd_span value;
     while (next_field(&cursor, &field, &value))
@@ -165,7 +158,7 @@ static bool begins_with(const char *symbol, rd_span name, const char **out_rest)
 /* Whether a thing of this kind has something named `symbol` in it. It goes no deeper than the files' messages do. */
 static bool holds(rd_span descriptor, enum kind kind, const char *symbol)
 {
-    struct wire_cursor cursor = cursor_over(descriptor);
+    struct wire_cursor cursor = wire_cursor_over(descriptor.data, descriptor.len);
     uint32_t field;
     rd_span value;
     while (next_field(&cursor, &field, &value)) {

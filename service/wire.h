@@ -81,10 +81,10 @@ struct wire_cursor {
 
 void wire_cursor_init(struct wire_cursor *cursor, const grpc_byte_buffer *message);
 
-/* Over bytes that lie together. */
+/* Over bytes that lie together; where there are none, `bytes` may be NULL, to which C lets nobody add even 0. */
 static inline struct wire_cursor wire_cursor_over(const uint8_t *bytes, size_t len)
 {
-    return (struct wire_cursor){.at = bytes, .end = bytes + len, .left = len};
+    return (struct wire_cursor){.at = bytes, .end = len > 0 ? bytes + len : bytes, .left = len};
 }
 
 bool wire_read_varint(struct wire_cursor *cursor, uint64_t *out_value);

@@ -1,4 +1,5 @@
 #include "keys_oracle.h"
+#include "wire_oracle.h"
 
 #include <rdrive/v1/reader.pb-c.h>
 #include <rdrive/v1/writer.pb-c.h>
@@ -117,53 +118,7 @@ const char *keys_judge(const struct keys_kind *kind, const struct keys_wanted *w
     return wrong;
 }
 
-/* A varint at `*at`, moved behind it. Returns: its bytes, or 0 where it does not end. */
-static size_t scan_varint(const uint8_t *bytes, size_t len, size_t *at, uint64_t *out_value)
-{
-    uint64_t value = 0;
-    for (size_t i = 0; i < 10 && *at < len; i++) {
-        uint8_t byte = bytes[(*at)++];
-        if (i < 9 || byte < 2)
-            value |= (uint64_t)(byte & 0x7f) << (7 * i);
-        if (byte < 0x80) {
-            *out_value = value;
-            return i + 1;
-        }
-    }
-    return 0;
-}
-
 bool keys_differ(const struct keys_kind *kind, const uint8_t *bytes, size_t len)
 {
-    for (size_t at = 0; at < len;) {
-        uint64_t tag;
-        uint64_t value = 0;
-        size_t took = scan_varint(bytes, len, &at, &tag);
-        if (took == 0)
-            return false;
-        if (took > 5 || (took > 1 && tag >> 3 == 0) || tag >> 3 >= 1 << 29)
-            return true;
-        unsigned type = tag & 7;
-        bool is_flag = kind->fields.omit_metadata != 0 && tag >> 3 == kind->fields.omit_metadata;
-        if (is_flag && type != 0)
-            return true;
-        if (type == 0) {
-            size_t start = at;
-            took = scan_varint(bytes, len, &at, &value);
-            if (took == 10 && is_flag && bytes[start + 9] > 1)
-                return true;
-        } else if (type == 2) {
-            took = scan_varint(bytes, len, &at, &value);
-            if (took > 5)
-                return true;
-        } else if (type == 1 || type == 5) {
-            value = type == 1 ? 8 : 4;
-        } else {
-            return false;
-        }
-        if (took == 0 || (type != 0 && value > len - at))
-            return false;
-        at += type == 0 ? 0 : (size_t)value;
-    }
-    return false;
+    return wire_differs(bytes, len, kind->fields.omit_metadata, 0);
 }

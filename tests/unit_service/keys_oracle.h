@@ -1,14 +1,6 @@
 /**
  * What protobuf-c says of a request with repeated keys, for key_decoder to be held against: by unit tests and by a
  * fuzzer. Uses nothing of either's.
- *
- * Known differences, where the comparison stops (keys_differ): both are stricter than the other somewhere, and no
- * protobuf library writes such bytes.
- * - A tag or a length in more than five bytes: protobuf-c refuses it, the decoder takes up to ten.
- * - A tag that names field 0 in several bytes, or a field above 2^29-1: protobuf-c takes it, for whatever its lower
- *   bits say; the decoder refuses it.
- * - omit_metadata in ten bytes, of which only bits above the 64th are set: true to protobuf-c, false to the decoder.
- * - omit_metadata as anything but a varint: protobuf-c looks for bits in whatever came; the decoder refuses it.
  */
 #ifndef KEYS_ORACLE_H
 #define KEYS_ORACLE_H
@@ -50,7 +42,7 @@ void keys_wanted_fini(struct keys_wanted *wanted);
 const char *keys_judge(const struct keys_kind *kind, const struct keys_wanted *wanted, uint64_t max,
                        const grpc_byte_buffer *message);
 
-/* Whether the message meets one of the differences before anything in it is malformed to both. */
+/* Whether the two are known to differ about the message (wire_oracle.h). */
 bool keys_differ(const struct keys_kind *kind, const uint8_t *bytes, size_t len);
 
 #endif
