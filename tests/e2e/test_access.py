@@ -2,6 +2,8 @@
 
 import unittest
 
+from grpc.experimental import session_cache
+
 from certificates import Authority, der, san_of_bytes, tls_channel
 from support import Code, DaemonTest, make_store, reader_pb2, writer_pb2, writer_pb2_grpc
 
@@ -133,6 +135,16 @@ class Certified(CertifiedTest):
         for _ in range(3):
             self.assert_not_allowed(may_not)
             self.assert_writes(may)
+
+    def test_a_resumed_session_has_the_names_it_began_with(self):
+        self.start(WRITER_NAME)
+        for san, check in ((f"DNS:{WRITER_NAME}", self.assert_writes), ("DNS:reader.example", self.assert_not_allowed)):
+            cache = session_cache.ssl_session_cache_lru(4)
+            pair = self.authority.issue(san)
+            for _ in range(3):
+                channel = tls_channel(self.daemon, self.authority, pair, grpc__ssl_session_cache=cache)
+                check(channel)
+                channel.close()
 
     def test_without_writable_a_listed_name_is_of_no_use(self):
         self.start(WRITER_NAME, writable=False)

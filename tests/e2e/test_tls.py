@@ -12,6 +12,7 @@ import warnings
 from pathlib import Path
 
 import grpc
+from grpc.experimental import session_cache
 
 from certificates import Authority, Pair, handshake, install, openssl, serial, tls_channel
 from support import KIB, MIB, Code, DaemonTest, make_store, noise, reader_pb2
@@ -428,13 +429,15 @@ class Reload(TlsTest):
         trusted = self.folder / "trusted.crt"
         trusted.write_bytes(first.pem)
         TlsTest.start(self, "--tls-client-ca", trusted, pair=self.live)
-        old = self.stub(pair=one)
+        cache = session_cache.ssl_session_cache_lru(4)
+        old = self.stub(pair=one, grpc__ssl_session_cache=cache)
         self.assert_reads(old)
         self.assert_shut_out(pair=two)
         trusted.write_bytes(second.pem)
         self.daemon.event("tls certificate loaded", count=2)
         self.assert_reads(self.stub(pair=two))
         self.assert_shut_out(pair=one)
+        self.fails(Code.UNAVAILABLE, lambda: self.read(self.stub(pair=one, grpc__ssl_session_cache=cache)))
         self.assert_reads(old)
         trusted.write_bytes(b"")
         self.assertIn(str(trusted), self.refusals(1))
