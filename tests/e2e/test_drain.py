@@ -14,7 +14,8 @@ from pathlib import Path
 import grpc
 
 from support import (MIB, READER, SANITIZE, SLOWDOWN, Code, DaemonTest, Health, eventually, health_pb2,
-                     make_store, reader_pb2, tell, tool)
+                     make_store, noise, reader_pb2, reflection_pb2, reflection_pb2_grpc, tell, tool, writer_pb2,
+                     writer_pb2_grpc)
 
 LARGE = 32 * MIB
 QUICK_S = 3 * min(SLOWDOWN, 3)  # "at once", on a busy machine
@@ -130,6 +131,186 @@ class Load(Drain):
             self.assertLess(took, QUICK_S)
 
 
+class Writer(threading.Thread):
+    """Writes one number after the other under a key of its own, in every way there is, until the daemon is gone."""
+
+    def __init__(self, test, k, compact=False):
+        super().__init__()
+        self.code_of, self.process = test.code_of, test.daemon.process
+        self.key, self.compact = b"writer-%d" % k, compact
+        self.stub = writer_pb2_grpc.DataStoreWriterServiceStub(test.daemon.channel())
+        self.acknowledged = self.begun = 0
+        self.codes = {}
+
+    def write(self, value):
+        data = b"%d" % value
+        return [lambda: self.stub.Write(writer_pb2.WriteRequest(key=self.key, payload=data)),
+                lambda: self.stub.BatchWrite(writer_pb2.BatchWriteRequest(
+                    items=[writer_pb2.WriteItem(key=self.key, payload=data)] * 3)),
+                lambda: self.stub.WriteStream(iter([writer_pb2.WriteStreamRequest(key=self.key, data=data[:1]),
+                                                    writer_pb2.WriteStreamRequest(data=data[1:])]))][value % 3]
+
+    def run(self):
+        while self.process.poll() is None:
+            call = lambda: list(self.stub.Compact(writer_pb2.CompactRequest()))  # noqa: E731
+            if not self.compact:
+                self.begun += 1
+                call = self.write(self.begun)
+            code = self.code_of(call)
+            self.codes[code] = self.codes.get(code, 0) + 1
+            if code == Code.OK:
+                self.acknowledged = self.begun
+
+
+class Answers(threading.Thread):
+    """Takes what a stream brings, and how it ends."""
+
+    def __init__(self, stream):
+        super().__init__()
+        self.stream, self.answers = stream, []
+        self.start()
+
+    def run(self):
+        try:
+            for answer in self.stream:
+                self.answers.append(answer)
+        except grpc.RpcError:
+            pass  # its code is the stream's
+
+    def code(self):
+        self.join()
+        return self.stream.code()
+
+
+class Upload:
+    """A WriteStream that goes on as it is told to."""
+
+    def __init__(self, stub, key, data):
+        self.key, self.data = key, data
+        self.go_on = threading.Event()
+        self.half_sent = threading.Event()
+        self.result = stub.WriteStream.future(self.messages())
+
+    def messages(self):
+        half = len(self.data) // 2
+        yield writer_pb2.WriteStreamRequest(key=self.key, data=self.data[:half])
+        self.half_sent.set()  # the first message is with the core
+        self.go_on.wait()
+        if self.result.done():
+            return
+        yield writer_pb2.WriteStreamRequest(data=self.data[half:])
+
+    def code(self):
+        try:
+            self.result.result()
+        except grpc.RpcError:
+            pass
+        self.go_on.set()
+        return self.result.code()
+
+
+class Everything(Drain):
+    """64 streams that are read on, 4 that are not, and beside them all that writes, compacts, watches or waits."""
+
+    def begin(self, *options):
+        self.path = self.folder / "store.srd"
+        medium = {b"medium-%d" % k: noise(k, 2 * MIB) for k in range(4)}
+        make_store(self.path, {b"key": b"value", **medium})
+        tool("put", self.path, "large", "-", stdin=bytes(LARGE))
+        self.daemon = self.serve(self.path, "--writable", *options)
+        narrow = {"grpc__http2__bdp_probe": 0, "grpc__http2__lookahead_bytes": 65536}  # what isn't read isn't sent
+        self.channel = self.daemon.channel(**narrow)
+        self.stub = self.daemon.reader_stub(self.channel)
+        self.health = self.daemon.health_stub(self.channel)
+
+    def medium(self, k):
+        key = b"medium-%d" % (k % 4)
+        stream = self.stub.ReadStream(reader_pb2.ReadStreamRequest(key=key))
+        return stream, next(stream).fragment.data
+
+    def open_all(self):
+        self.read_on = [self.medium(k) for k in range(64)]
+        self.stalled = [self.open_stream()[0] for _ in range(4)]
+        uploads = writer_pb2_grpc.DataStoreWriterServiceStub(self.daemon.channel())
+        self.uploads = [Upload(uploads, b"upload-%d" % k, noise(k, MIB + k)) for k in range(8)]
+        for upload in self.uploads:
+            self.assertTrue(upload.half_sent.wait(60))
+        self.watches = [Answers(self.health.Watch(EVERYTHING)) for _ in range(2)]
+        self.reflection = Answers(reflection_pb2_grpc.ServerReflectionStub(self.channel).ServerReflectionInfo(
+            self.ask_and_wait()))
+        eventually(lambda: all(each.answers for each in [*self.watches, self.reflection]), "all are open")
+        self.writers = [Writer(self, k, compact=k == 0) for k in range(THREADS)]
+        for writer in self.writers:
+            writer.start()
+        eventually(lambda: all(each.codes.get(Code.OK, 0) >= (10, 1)[each.compact] for each in self.writers),
+                   "every writer is at work")
+
+    def ask_and_wait(self):
+        yield reflection_pb2.ServerReflectionRequest(list_services="")
+        self.daemon.process.wait()
+
+    def check_read_on(self):
+        for k, (stream, data) in enumerate(self.read_on):
+            data += b"".join(message.fragment.data for message in stream)
+            self.assertEqual(stream.code(), Code.OK)
+            self.assertTrue(data == noise(k % 4, 2 * MIB))
+
+    def check_ends(self):
+        for stream in self.stalled:
+            self.fails(Code.UNAVAILABLE, lambda: stream)
+        self.assertEqual([each.code() for each in self.uploads], [Code.OK] * 4 + [Code.UNAVAILABLE] * 4)
+        for watch in self.watches:
+            self.assertEqual(watch.code(), Code.UNAVAILABLE)
+            self.assertEqual([each.status for each in watch.answers], [Health.SERVING, Health.NOT_SERVING])
+        self.assertEqual(self.reflection.code(), Code.UNAVAILABLE)
+        for writer in self.writers:
+            writer.join()
+        totals = {code: sum(each.codes.get(code, 0) for each in self.writers)
+                  for each in self.writers for code in each.codes}
+        tell("writers: " + ", ".join(f"{n} {code.name}" for code, n in totals.items()) +
+             f", of them {self.writers[0].codes.get(Code.OK, 0)} compactions")
+        self.assertLessEqual(set(totals), {Code.OK, Code.UNAVAILABLE}, totals)
+
+    def check_store(self):
+        """What was acknowledged is there; what was broken off is not."""
+        self.assertFalse(self.daemon.events("stopped without the engine's last answers"))
+        tool("verify", self.path)
+        self.daemon = self.serve(self.path)
+        stub = self.daemon.reader_stub()
+        for writer in self.writers[1:]:
+            value = int(stub.Read(reader_pb2.ReadRequest(key=writer.key)).entry.payload)
+            self.assertIn(value, (writer.acknowledged, writer.begun))
+        for k, upload in enumerate(self.uploads):
+            payload = b"".join(message.fragment.data for message in stub.ReadStream(
+                reader_pb2.ReadStreamRequest(key=upload.key)))
+            self.assertTrue(payload == (upload.data if k < 4 else b""), upload.key)
+
+    def drained(self, grace, *options, delay=0):
+        self.begin("--drain-grace", grace, *options)
+        self.open_all()
+        begun = time.monotonic()
+        self.daemon.send(signal.SIGTERM)
+        # 68 streams, 8 uploads, and what the writers do just then
+        self.assertGreaterEqual(int(self.daemon.event("draining")["open_calls"]), 64 + 4 + 8)
+        for upload in self.uploads[:4]:
+            upload.go_on.set()
+        self.check_read_on()
+        self.assertIsNone(self.daemon.process.poll())
+        self.assertEqual(self.daemon.wait(), 0, self.daemon.log())
+        took = time.monotonic() - begun
+        tell(f"64 streams read on, 4 not: {took:.2f} s")
+        self.assertGreaterEqual(took, delay + grace - 1)
+        self.assertLess(took, delay + grace + QUICK_S)
+        self.check_ends()
+        self.check_store()
+
+    def test_what_can_finish_in_the_grace_period_does_and_the_rest_is_unavailable(self):
+        self.drained(3 * min(SLOWDOWN, 4))
+
+    def test_the_same_holds_after_a_delay(self):
+        self.drained(3 * min(SLOWDOWN, 4), "--drain-delay", 1, delay=1)
+
+
 class Peers(Drain):
     """Clients that do nothing hold nothing up."""
 
@@ -171,6 +352,24 @@ class Peers(Drain):
                      frame(0, 0, 1, b"\0\0\0\1\0half of it", length=261) + b"")
         self.assertEqual(self.stub.Read(GOOD).entry.payload, b"value")
         self.stopped()
+
+    def test_a_peer_that_takes_nothing_from_its_socket_holds_it_up_for_the_grace_period_only(self):
+        self.start("--drain-grace", 2)
+        peer = self.connect()
+        widest = frame(4, 0, 0, (4).to_bytes(2, "big") + ((1 << 31) - 1).to_bytes(4, "big"))  # INITIAL_WINDOW_SIZE
+        wider = frame(8, 0, 0, (1 << 30).to_bytes(4, "big"))
+        message = b"\x0a\x05large"
+        peer.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + widest + wider + raw_headers(f"/{READER}/ReadStream") +
+                     frame(0, 1, 1, b"\0" + len(message).to_bytes(4, "big") + message))
+        self.daemon.send(signal.SIGTERM)
+        self.stopped(send=False, least=0.9, most=2 + QUICK_S)
+        received = 0
+        try:
+            while data := peer.recv(MIB):
+                received += len(data)
+        except ConnectionError:
+            pass  # reset behind what the kernel still held
+        self.assertLess(received, LARGE)
 
     def test_a_watch_does_not_hold_it_up(self):
         watch = self.health.Watch(EVERYTHING)
