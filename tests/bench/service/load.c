@@ -9,9 +9,13 @@
 
 static const char usage[] =
     "usage: bench_service_load --make STORE --keys N --value-bytes N\n"
-    "       bench_service_load --target grpc --address HOST:PORT --work WORK [OPTION...]\n"
+    "       bench_service_load --target TARGET --address HOST:PORT --work WORK [OPTION...]\n"
+    "       bench_service_load --target TARGET --address HOST:PORT --fill --keys N --value-bytes N\n"
     "\n"
-    "  --work WORK         read, batch-read, batch-hashed, batch-stream or read-stream\n"
+    "  --target TARGET     grpc, redis, memcached (get) or memcached-meta (mg)\n"
+    "  --fill              store all keys in Redis or memcached\n"
+    "  --work WORK         read, batch-read, batch-hashed, batch-stream or read-stream; but for grpc it doesn't "
+    "matter\n"
     "  --keys N            how many the server has; 1000000\n"
     "  --value-bytes N     of each value; 100\n"
     "  --batch N           keys a call asks for; 1\n"
@@ -34,10 +38,15 @@ static const char *const kinds[] = {
     [WORK_READ_STREAM] = "read-stream",
 };
 
+static const char *const protocols[] = {
+    [RAW_REDIS] = "redis", [RAW_MEMCACHED] = "memcached", [RAW_MEMCACHED_META] = "memcached-meta"};
+
 struct request {
     const char *make;
     const char *target;
     const char *kind;
+    bool fill;
+    int protocol; /* enum raw_protocol; or -1: gRPC */
     struct work work;
     struct meter meter;
     struct load load;
@@ -76,15 +85,13 @@ static void make_store(const struct request *request)
 
 /* ---- options ---- */
 
-static bool set_kind(struct request *request)
+/* Returns: its place, or -1. */
+static int place_of(const char *word, const char *const *words, int count)
 {
-    for (int kind = 0; request->kind != NULL && kind < WORK_COUNT; kind++) {
-        if (strcmp(kinds[kind], request->kind) == 0) {
-            request->work.kind = (enum work_kind)kind;
-            return true;
-        }
-    }
-    return false;
+    for (int i = 0; word != NULL && i < count; i++)
+        if (strcmp(words[i], word) == 0)
+            return i;
+    return -1;
 }
 
 /* Returns: whether the words are understood. */
@@ -114,8 +121,11 @@ static bool parse(int count, char **words, struct request *request)
     };
     for (int i = 1; i < count; i++) {
         size_t at = 0;
-        if (strcmp(words[i], "--omit-metadata") == 0) {
-            request->work.omit_metadata = true;
+        bool *flag = strcmp(words[i], "--omit-metadata") == 0 ? &request->work.omit_metadata
+                     : strcmp(words[i], "--fill") == 0        ? &request->fill
+                                                              : NULL;
+        if (flag != NULL) {
+            *flag = true;
             continue;
         }
         while (at < sizeof options / sizeof options[0] && strcmp(options[at].name, words[i]) != 0)
@@ -131,11 +141,38 @@ static bool parse(int count, char **words, struct request *request)
     return true;
 }
 
-static bool understood(const struct request *request)
+/* Returns: whether what was asked for can be done. */
+static bool settle(struct request *request)
 {
     const struct meter *meter = &request->meter;
-    return request->target != NULL && strcmp(request->target, "grpc") == 0 && request->load.address != NULL &&
-           meter->calls > 0 && meter->warmup > 0 && meter->in_flight > 0 && request->connections > 0;
+    int kind = place_of(request->kind, kinds, WORK_COUNT);
+    if (request->make != NULL)
+        return true;
+    if (request->target == NULL || request->load.address == NULL)
+        return false;
+    request->protocol = place_of(request->target, protocols, RAW_MEMCACHED_META + 1);
+    if (request->protocol >= 0 && request->fill)
+        return true;
+    if (request->protocol < 0 && (strcmp(request->target, "grpc") != 0 || request->fill || kind < 0))
+        return false;
+    request->work.kind = kind < 0 ? WORK_READ : (enum work_kind)kind;
+    return meter->calls > 0 && meter->warmup > 0 && meter->in_flight > 0 && request->connections > 0;
+}
+
+static void run(struct request *request)
+{
+    if (request->make != NULL) {
+        make_store(request);
+    } else if (request->fill) {
+        load_raw_fill(&request->load, (enum raw_protocol)request->protocol);
+    } else {
+        meter_init(&request->meter);
+        if (request->protocol < 0)
+            load_grpc(&request->load);
+        else
+            load_raw(&request->load, (enum raw_protocol)request->protocol);
+        meter_print(&request->meter, request->work.batch);
+    }
 }
 
 int main(int argc, char **argv)
@@ -147,8 +184,7 @@ int main(int argc, char **argv)
         .batch = 1,
         .connections = 1,
     };
-    bool right = parse(argc, argv, &request);
-    if (!right || (request.make == NULL && (!set_kind(&request) || !understood(&request)))) {
+    if (!parse(argc, argv, &request) || !settle(&request)) {
         fputs(usage, stderr);
         return 64;
     }
@@ -158,15 +194,11 @@ int main(int argc, char **argv)
     request.meter.server = (pid_t)request.pid;
     request.load.work = &request.work;
     request.load.meter = &request.meter;
-    request.load.connections = request.connections;
+    /* each has at least one of the calls */
+    request.load.connections =
+        request.connections < request.meter.in_flight ? request.connections : request.meter.in_flight;
     work_init(&request.work);
-    if (request.make != NULL) {
-        make_store(&request);
-    } else {
-        meter_init(&request.meter);
-        load_grpc(&request.load);
-        meter_print(&request.meter, request.work.batch);
-    }
+    run(&request);
     work_fini(&request.work);
     return 0;
 }

@@ -221,7 +221,11 @@ void load_grpc(const struct load *load)
         grpc_channel *channel = channels[i % load->connections];
         init_slot(&slots[i], &client, channel, grpc_channel_register_call(channel, path, NULL, NULL));
     }
+    meter_warm(load->meter);
     run(&client, slots, count);
+    meter_start(load->meter);
+    run(&client, slots, count);
+    meter_stop(load->meter);
     for (size_t i = 0; i < load->connections; i++)
         grpc_channel_destroy(channels[i]);
     run_down(client.queue);
