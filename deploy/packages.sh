@@ -11,7 +11,7 @@ build_packages=(
 # The second line is the gates' (tests/check.sh), the third the fuzzers' (tests/fuzz).
 # shellcheck disable=SC2034
 test_packages=(
-  libcmocka-dev python3 python3-grpcio python3-protobuf protobuf-compiler-grpc openssl
+  libcmocka-dev python3 python3-grpcio python3-protobuf python3-hpack protobuf-compiler-grpc openssl
   clang-format clang-tidy cppcheck shellcheck
   clang libclang-rt-14-dev
 )
