@@ -1,5 +1,6 @@
 """Reflection, both versions: all that a client without the .proto files needs, told in one stream."""
 
+import os
 import signal
 import threading
 import unittest
@@ -48,6 +49,9 @@ class ReflectionTest(DaemonTest):
         super().setUp()
         path = make_store(self.folder / "store.srd", {b"key": b"value"})
         self.daemon = self.serve(path, *self.options, env=KEEP_NOTHING)
+        self.connect()
+
+    def connect(self):
         self.channel = self.daemon.channel()
         self.stubs = {"v1": reflection_pb2_grpc.ServerReflectionStub(self.channel),
                       "v1alpha": v1alpha_pb2_grpc.ServerReflectionStub(self.channel)}
@@ -225,6 +229,22 @@ class Shed(ReflectionTest):
         self.assertEqual(stub.Read(reader_pb2.ReadRequest(key=b"key")).entry.payload, b"value")
         for stream in streams:
             stream.end()
+
+
+class NotReady(ReflectionTest):
+    def setUp(self):
+        DaemonTest.setUp(self)
+        path = make_store(self.folder / "slow.srd", {b"key": b"value"})
+        os.truncate(path, 256 << 30)  # a hole that takes longer than the test to be searched through
+        self.daemon = self.serve(path, ready=False)
+        self.connect()
+
+    def test_reflection_is_served_before_the_store_is_open(self):
+        for version in self.stubs:
+            listed, file = self.ask({"list_services": ""}, {"file_containing_symbol": READER}, version=version)
+            self.assertEqual(len(listed.list_services_response.service), len(SERVICES))
+            self.assertEqual(names(file)[0], "rdrive/v1/reader.proto")
+        self.assertFalse(self.daemon.events("serving"))
 
 
 if __name__ == "__main__":

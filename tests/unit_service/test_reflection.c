@@ -3,6 +3,7 @@
  * descriptors that protobuf-c has generated.
  */
 #include "message.h"
+#include "method.h"
 #include "reflection.h"
 
 #include <grpc/health/v1/health.pb-c.h>
@@ -322,6 +323,29 @@ static void fields_that_no_request_has_are_not_repeated(void **state)
     EXPECT(strcmp(response->original_request->all_extension_numbers_of_type, "z.a") == 0, "another request");
 }
 
+static bool is_served(const char *service, const char *name)
+{
+    char path[200];
+    snprintf(path, sizeof path, "/%s/%s", service, name);
+    for (size_t i = 0; i < method_count; i++)
+        if (strcmp(methods[i].path, path) == 0)
+            return true;
+    return false;
+}
+
+static void what_is_described_is_served_and_the_reverse(void **state)
+{
+    (void)state;
+    size_t described = 0;
+    for (size_t i = 0; i < SERVICE_COUNT; i++) {
+        for (size_t k = 0; k < services[i]->n_methods; k++)
+            EXPECT(is_served(services[i]->name, services[i]->methods[k].name), "%s.%s is not served", services[i]->name,
+                   services[i]->methods[k].name);
+        described += services[i]->n_methods;
+    }
+    EXPECT(described == method_count, "%zu are described, %zu served", described, method_count);
+}
+
 /* The server takes one for the other. */
 static void expect_same(const ProtobufCMessageDescriptor *a, const ProtobufCMessageDescriptor *b)
 {
@@ -361,6 +385,7 @@ int main(void)
         cmocka_unit_test(a_request_for_nothing_says_what_can_be_asked),
         cmocka_unit_test(what_an_error_quotes_is_short_and_printable),
         cmocka_unit_test(fields_that_no_request_has_are_not_repeated),
+        cmocka_unit_test(what_is_described_is_served_and_the_reverse),
         cmocka_unit_test(v1alpha_has_the_messages_of_v1),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
