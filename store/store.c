@@ -267,7 +267,7 @@ rd_err rd_store_info_get(rd_store *store, rd_store_info *out_info)
                           .torn_bytes = store->torn_bytes,
                           .torn_off = store->torn_off,
                           .index_source = store->index_file.source,
-                          .writable = store->options.writable};
+                          .writable = store->options.writable && !atomic_load(&store->write_ended)};
     struct reading reading = reading_begin(store);
     struct figures figures;
     view_figures(reading.view, &figures, &info.tail_off);

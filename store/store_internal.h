@@ -38,7 +38,8 @@ struct rd_store {
 
     pthread_mutex_t write; /* one commit at a time; guards `file`, `view`'s changes, and what follows. */
     struct appender appender;
-    bool write_ended;         /* after a failed sync, a failed cut, or a file that changed behind our back */
+    atomic_bool write_ended;  /* after a failed sync, a failed cut, or a file that changed behind our back; also read
+                                 without the lock, to tell of it */
     bool unsynced;            /* something was appended since the last sync, by an earlier opening too */
     struct writer_line *line; /* STORE.writer; NULL where the store is read-only */
 

@@ -158,7 +158,7 @@ typedef struct rd_store_info {
     uint64_t generation;          /* 1, and one more after each compaction or late recovery */
     rd_file_state file_state;
     rd_index_source index_source;
-    bool writable;
+    bool writable; /* it takes writes: not after a failed sync (RD_E_ENDED) */
 } rd_store_info;
 
 /** Returns: RD_OK, or RD_E_IO where fstat fails. */
