@@ -200,6 +200,7 @@ size_t reply_references(void)
 static void reference_release(void *argument)
 {
     struct reference *reference = argument;
+    (void)atomic_load_explicit(&reference->slices, memory_order_acquire); /* before what was set before it */
     struct pace *pace = reference->pace;
     if (pace != NULL)
         atomic_fetch_add(&pace->done, 1);

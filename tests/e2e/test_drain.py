@@ -305,10 +305,10 @@ class Everything(Drain):
         self.check_store()
 
     def test_what_can_finish_in_the_grace_period_does_and_the_rest_is_unavailable(self):
-        self.drained(3 * min(SLOWDOWN, 4))
+        self.drained(3 * min(SLOWDOWN, 2))
 
     def test_the_same_holds_after_a_delay(self):
-        self.drained(3 * min(SLOWDOWN, 4), "--drain-delay", 1, delay=1)
+        self.drained(3 * min(SLOWDOWN, 2), "--drain-delay", 1, delay=1)
 
 
 class Peers(Drain):
