@@ -323,10 +323,11 @@ class Reload(TlsTest):
         super().setUp()
         self.live = Pair(self.folder / "live.crt", self.folder / "live.key")
         install(self.pair, self.live)
+        self.loads = 1
+        self.refusals = 0
 
     def start(self, *args, **options):
         super().start(*args, pair=self.live, **options)
-        self.loads = 1
         self.assert_shown(self.pair)
         return self.daemon
 
@@ -341,7 +342,7 @@ class Reload(TlsTest):
 
     def assert_refused(self, why):
         """Wait until files are refused for this reason. A look may catch a file half written, and say so first."""
-        self.refusals = getattr(self, "refusals", 0) + 1
+        self.refusals += 1
         while why not in self.daemon.event("tls files refused", count=self.refusals)["why"]:
             self.refusals += 1
 
