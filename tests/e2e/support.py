@@ -66,7 +66,8 @@ def daemon_environment(extra=None):
     """Ours without RDRIVED_ variables; the sanitizers' options are added to what is given."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("RDRIVED_")}
     # memory that is freed is given back at once, so that a test of memory sees what the daemon keeps
-    env["ASAN_OPTIONS"] = env.get("ASAN_OPTIONS", "") + ":quarantine_size_mb=0:thread_local_quarantine_size_kb=0"
+    env["ASAN_OPTIONS"] = env.get("ASAN_OPTIONS", "") + (":quarantine_size_mb=0:thread_local_quarantine_size_kb=0"
+                                                          ":verify_asan_link_order=0")  # disk.py preloads
     suppressions = Path(__file__).resolve().parent / "tsan.supp"
     env["TSAN_OPTIONS"] = (env.get("TSAN_OPTIONS", "") + ":ignore_noninstrumented_modules=1:print_suppressions=0"
                            f":suppressions='{suppressions}'")
@@ -179,6 +180,9 @@ class Daemon:
     def reader_stub(self, channel=None):
         return reader_pb2_grpc.DataStoreReaderServiceStub(channel or self.channel())
 
+    def writer_stub(self, channel=None):
+        return writer_pb2_grpc.DataStoreWriterServiceStub(channel or self.channel())
+
     def health_stub(self, channel=None):
         return health_pb2_grpc.HealthStub(channel or self.channel())
 
@@ -270,20 +274,22 @@ def fields_of(message):
         yield tag >> 3, value
 
 
-def reason_of(error, test):
-    """The reason in a failed call's ErrorInfo, None without one; the details must repeat code and message."""
+def error_info(error, test):
+    """The reason in a failed call's ErrorInfo, None without one, and its metadata; the details must repeat code and
+    message."""
     details = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin")
     if details is None:
-        return None
+        return None, {}
     status = list(fields_of(details))
     test.assertEqual(dict(status)[1], error.code().value[0])
     test.assertEqual(dict(status)[2].decode(), error.details())
     packed = [dict(fields_of(value)) for number, value in status if number == 3]
-    packed = {any_[1].decode(): dict(fields_of(any_[2])) for any_ in packed}
-    info = packed["type.googleapis.com/google.rpc.ErrorInfo"]
-    test.assertEqual(info[2], b"rdrive")
+    packed = {any_[1].decode(): any_[2] for any_ in packed}
     test.assertEqual("type.googleapis.com/google.rpc.RetryInfo" in packed, error.code() == Code.UNAVAILABLE)
-    return info[1].decode()
+    info = list(fields_of(packed["type.googleapis.com/google.rpc.ErrorInfo"]))
+    test.assertEqual(dict(info)[2], b"rdrive")
+    facts = [dict(fields_of(value)) for number, value in info if number == 3]
+    return dict(info)[1].decode(), {fact[1].decode(): fact[2].decode() for fact in facts}
 
 
 # ---- tests
@@ -308,8 +314,9 @@ class DaemonTest(unittest.TestCase):
         self.assertEqual(daemon.wait(), status, daemon.log())
         return [line for line in daemon.log().splitlines() if " event=grpc " not in line]
 
-    def fails(self, code, call, *says, reason=None):
-        """The call ends with `code`, a message that holds each of `says`, and `reason` (None: none was given)."""
+    def fails(self, code, call, *says, reason=None, facts=None):
+        """The call ends with `code`, a message that holds each of `says`, and `reason` (None: none was given); where
+        `facts` are given, these and no others are in ErrorInfo's metadata."""
         with self.assertRaises(grpc.RpcError) as caught:
             result = call()
             if hasattr(result, "__next__"):
@@ -319,7 +326,10 @@ class DaemonTest(unittest.TestCase):
         self.assertEqual(error.code(), code, error.details())
         for text in says:
             self.assertIn(text, error.details())
-        self.assertEqual(reason_of(error, self), reason, error.details())
+        came, metadata = error_info(error, self)
+        self.assertEqual(came, reason, error.details())
+        if facts is not None:
+            self.assertEqual(metadata, {name: str(value) for name, value in facts.items()})
         if code == Code.UNAVAILABLE and reason:
             self.assertGreater(int(dict(error.trailing_metadata())["grpc-retry-pushback-ms"]), 0)
 
