@@ -3,6 +3,7 @@
 #include "text.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -25,22 +26,37 @@ static int check_verb(const struct cli_call *call, const char *target, const str
                   call->verb->name, QUOTED(text_span(target)), call->verb->name, call->verb->file_only, scheme->prefix);
 }
 
+/** Tell that no store that is named takes `option`, and which kinds do. */
+static int refuse_option(const struct cli_call *call, size_t option)
+{
+    char kinds[128] = "";
+    const struct tool_scheme *scheme = tool_schemes;
+    for (bool last = false; !last; scheme++) {
+        last = scheme->prefix[0] == '\0';
+        if ((scheme->options & OPTION_BIT(option)) != 0)
+            (void)snprintf(kinds + strlen(kinds), sizeof(kinds) - strlen(kinds), "%s%s", kinds[0] != '\0' ? ", " : "",
+                           last ? "a path" : scheme->prefix);
+    }
+    const char *target = call->verb->target_arg != 0 ? call->args[call->verb->target_arg] : "";
+    return report(STATUS_USAGE, "%s: option %s is not for STORE %s%s%s; allowed: with %s", call->verb->name,
+                  cli_options[option].name, QUOTED(text_span(call->args[0])),
+                  target[0] != '\0' ? " nor for TARGET " : "", target[0] != '\0' ? QUOTED(text_span(target)) : "",
+                  kinds);
+}
+
 /** Whether each option that asks for some kind of store goes with one that is named. */
 static int check_options(const struct cli_call *call)
 {
     unsigned asking = 0, taken = find_scheme(call->args[0])->options;
-    for (const struct tool_scheme *scheme = tool_schemes;; scheme++) {
+    const struct tool_scheme *scheme = tool_schemes;
+    for (; scheme->prefix[0] != '\0'; scheme++)
         asking |= scheme->options;
-        if (scheme->prefix[0] == '\0')
-            break;
-    }
+    asking |= scheme->options;
     if (call->verb->target_arg != 0)
         taken |= find_scheme(call->args[call->verb->target_arg])->options;
     for (size_t i = 0; i < OPTION_COUNT; i++)
         if (call->given[i] && (asking & ~taken & OPTION_BIT(i)) != 0)
-            return report(STATUS_USAGE, "%s: option %s is not for %s %s", call->verb->name, cli_options[i].name,
-                          call->verb->target_arg != 0 ? "any of these stores, nor" : "STORE",
-                          QUOTED(text_span(call->args[0])));
+            return refuse_option(call, i);
     if (call->given[OPTION_CERT] != call->given[OPTION_TLS_KEY])
         return report(STATUS_USAGE, "%s: %s came alone; allowed: --cert and --key, or neither", call->verb->name,
                       call->given[OPTION_CERT] ? "--cert" : "--key");

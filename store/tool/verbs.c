@@ -128,7 +128,7 @@ const struct cli_verb cli_verbs[] = {
     {"put", "STORE KEY [VALUE|-]", 2, 3,
      KEY_OPTIONS | OPTION_BIT(OPTION_CREATE) | OPTION_BIT(OPTION_SYNC) | INDEX | REMOTE, "write a value under a key",
      "Without VALUE, or with -, the value is read from standard input (at most 1 GiB). The format holds neither an\n"
-     "empty value nor the single byte 0x00.",
+     "empty value nor the single byte 0x00. A server is sent standard input as it comes.",
      verb_put, 0, NULL},
     {"delete", "STORE KEY...", 2, CLI_MANY, KEY_OPTIONS | OPTION_BIT(OPTION_SYNC) | INDEX | REMOTE,
      "delete keys, all in one batch", "Exits with 1 if none of them was present.", verb_delete, 0, NULL},
@@ -139,12 +139,14 @@ const struct cli_verb cli_verbs[] = {
      verb_rename, 0, NULL},
     {"copy", "STORE KEY TARGET", 3, 3,
      KEY_OPTIONS | OPTION_BIT(OPTION_CREATE) | OPTION_BIT(OPTION_SYNC) | INDEX | REMOTE,
-     "write a key's value to another store", "TARGET is the path of a store. What the key has there is replaced.",
-     verb_copy, 2, NULL},
+     "write a key's value to another store",
+     "TARGET is a path, or served, as STORE is. What the key has there is replaced.", verb_copy, 2, NULL},
     {"move", "STORE KEY TARGET", 3, 3,
      KEY_OPTIONS | OPTION_BIT(OPTION_CREATE) | OPTION_BIT(OPTION_SYNC) | INDEX | REMOTE,
      "copy, then delete the key from STORE",
-     "TARGET is the path of a store. STORE loses the key only once TARGET has it durably, whatever --sync says.",
+     "TARGET is a path, or served, as STORE is. STORE loses the key only once TARGET has it durably, whatever --sync "
+     "says.\n"
+     "Where a server is among them the value is read and written, and STORE keeps a key that was written meanwhile.",
      verb_move, 2, NULL},
     {"import", "STORE [FILE|-]", 1, 2, OPTION_BIT(OPTION_FORMAT) | INDEX | REMOTE,
      "write the entries that a file lists",
