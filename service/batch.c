@@ -68,7 +68,7 @@ enum step batch_read_resume(struct call *call)
 {
     if (call->last == STEP_YIELD)
         return decode(call);
-    struct batch_progress *batch = &call->u.batch;
+    bool omit_metadata = call->u.batch.decoder.omit_metadata;
     struct encode_source source = call_source(call);
     uint64_t limit = call->queue->server->config->max_response_bytes;
     reply_reserve(&call->reply, 0);
@@ -76,29 +76,33 @@ enum step batch_read_resume(struct call *call)
         uint32_t index = (uint32_t)(call->op.first + i);
         const rd_value *value = &call->op.values[i];
         if (value->err == RD_E_TOO_LARGE) /* it was not loaded, but its size is known */
-            return refuse_size(call, (size_t)index + 1, batch->size + value->payload.len);
-        batch->size += encode_item_size(index, value, batch->decoder.omit_metadata);
-        if (batch->size > limit)
-            return refuse_size(call, (size_t)index + 1, batch->size);
-        encode_item(&call->reply, &source, index, value, batch->decoder.omit_metadata);
-        batch->size = call->reply.total; /* an item whose payload vanished may take more than was expected */
-        if (batch->size > limit)
-            return refuse_size(call, (size_t)index + 1, batch->size);
+            return refuse_size(call, (size_t)index + 1, call->reply.total + value->payload.len);
+        encode_item(&call->reply, &source, index, value, omit_metadata);
+        if (call->reply.total > limit)
+            return refuse_size(call, (size_t)index + 1, call->reply.total);
     }
     return call->op.more ? STEP_NEXT : STEP_END;
 }
 
+/* ---- a message of a stream ---- */
+
+struct filling {
+    struct call *call;
+    struct encode_source source;
+    size_t chunk;
+    bool omit_metadata;
+};
+
 /* Put a run of a payload that is larger than a chunk. Returns: whether the message is full with it. */
-static bool put_run(struct call *call, uint32_t index, const rd_value *value)
+static bool put_run(const struct filling *filling, uint32_t index, const rd_value *value)
 {
-    struct batch_progress *batch = &call->u.batch;
-    struct encode_source source = call_source(call);
-    size_t most = call->queue->server->config->chunk_bytes - ENCODE_FRAGMENT_OVERHEAD;
+    struct batch_progress *batch = &filling->call->u.batch;
+    size_t most = filling->chunk - ENCODE_FRAGMENT_OVERHEAD;
     uint64_t left = value->payload.len - batch->sent_len;
     struct encode_run run = {.offset = batch->sent_len,
                              .len = left < most ? (size_t)left : most,
-                             .with_metadata = batch->sent_len == 0 && !batch->decoder.omit_metadata};
-    encode_fragment_item(&call->reply, &source, index, value, &run);
+                             .with_metadata = batch->sent_len == 0 && !filling->omit_metadata};
+    encode_fragment_item(&filling->call->reply, &filling->source, index, value, &run);
     batch->sent_len += run.len;
     if (batch->sent_len < value->payload.len)
         return true;
@@ -107,21 +111,22 @@ static bool put_run(struct call *call, uint32_t index, const rd_value *value)
     return false;
 }
 
-/* Put what of the next value fits the message. Returns: whether the message is full. */
-static bool put_next(struct call *call)
+/* Put what of the next value fits. Returns: whether the message is full. */
+static bool put_next(const struct filling *filling)
 {
+    struct call *call = filling->call;
     struct batch_progress *batch = &call->u.batch;
-    struct encode_source source = call_source(call);
-    size_t chunk = call->queue->server->config->chunk_bytes;
     const rd_value *value = &call->op.values[batch->next];
     uint32_t index = (uint32_t)(call->op.first + batch->next);
-    size_t size = encode_item_size(index, value, batch->decoder.omit_metadata);
-    bool fits = call->reply.total == 0 || (size <= chunk && call->reply.total + size <= chunk);
-    if (!fits)
-        return true;
-    if (size > chunk)
-        return put_run(call, index, value);
-    encode_item(&call->reply, &source, index, value, batch->decoder.omit_metadata);
+    size_t total = call->reply.total;
+    if (total + value->payload.len + ENCODE_ITEM_OVERHEAD > filling->chunk) { /* it may not fit: look closer */
+        size_t size = encode_item_size(index, value, filling->omit_metadata);
+        if (total > 0 && total + size > filling->chunk)
+            return true;
+        if (size > filling->chunk)
+            return put_run(filling, index, value);
+    }
+    encode_item(&call->reply, &filling->source, index, value, filling->omit_metadata);
     batch->next++;
     return false;
 }
@@ -131,11 +136,14 @@ enum step batch_stream_resume(struct call *call)
     struct batch_progress *batch = &call->u.batch;
     if (call->last == STEP_YIELD)
         return decode(call);
-    size_t chunk = call->queue->server->config->chunk_bytes;
+    struct filling filling = {.call = call,
+                              .source = call_source(call),
+                              .chunk = call->queue->server->config->chunk_bytes,
+                              .omit_metadata = batch->decoder.omit_metadata};
     if (call->op.more && call->reply.total == 0) /* once, instead of growing to it */
-        reply_reserve(&call->reply, chunk < REPLY_PIECE ? chunk : REPLY_PIECE);
+        reply_reserve(&call->reply, filling.chunk < REPLY_PIECE ? filling.chunk : REPLY_PIECE);
     while (batch->next < call->op.value_count)
-        if (put_next(call))
+        if (put_next(&filling))
             return STEP_SEND;
     if (!call->op.more)
         return STEP_END;

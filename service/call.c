@@ -395,7 +395,7 @@ static void requested(struct call *call, bool success)
         call_move(call, CALL_DONE);
         return;
     }
-    server_post(call->queue, call->method);
+    server_taken(call->queue, call->method);
     list_open(call);
     call_count(call);
     if (server->config->slow_ms > 0)

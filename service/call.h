@@ -63,7 +63,6 @@ struct batch_progress {
     struct key_decoder decoder;
     size_t next;       /* in op.values */
     uint64_t sent_len; /* of that value's payload, when it travels in fragments */
-    uint64_t size;     /* of the unary answer so far */
 };
 
 struct stream_progress {

@@ -59,6 +59,12 @@ void key_decoder_init(struct key_decoder *decoder, const grpc_byte_buffer *reque
 /* `keys` and `count` are there with DECODE_OK; nothing points into the request then. */
 enum decode_result key_decoder_run(struct key_decoder *decoder);
 
+/**
+ * `message { key bytes or key_hash fixed64 = 1 }`, as most unary requests are; its bytes lie together.
+ * Returns: false where it is malformed.
+ */
+bool decode_key(const uint8_t *bytes, size_t len, bool by_hash, uint64_t *out_hash);
+
 /* ---- items to write ---- */
 
 /**

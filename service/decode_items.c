@@ -50,6 +50,28 @@ static bool read_item(struct wire_cursor cursor, bool by_hash, rd_write_item *ou
     return true;
 }
 
+bool decode_key(const uint8_t *bytes, size_t len, bool by_hash, uint64_t *out_hash)
+{
+    struct wire_cursor cursor = wire_cursor_over(bytes, len);
+    rd_span key = {0};
+    uint64_t hash = 0;
+    uint32_t field;
+    enum wire_type type;
+    while (cursor.left > 0) {
+        bool good = wire_read_tag(&cursor, &field, &type);
+        if (good && field != ITEM_KEY)
+            good = wire_skip_field(&cursor, type);
+        else if (good && by_hash)
+            good = type == WIRE_FIXED64 && wire_read_bytes(&cursor, &hash, sizeof(hash));
+        else if (good)
+            good = read_span(&cursor, type, &key);
+        if (!good)
+            return false;
+    }
+    *out_hash = by_hash ? hash : rd_hash(key);
+    return true;
+}
+
 bool decode_item(const uint8_t *bytes, size_t len, bool by_hash, rd_write_item *out_item)
 {
     return read_item(wire_cursor_over(bytes, len), by_hash, out_item);

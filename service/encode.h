@@ -14,6 +14,9 @@
 /* Bytes a payload fragment takes besides its data, item and message around it included: more than it can ever be. */
 #define ENCODE_FRAGMENT_OVERHEAD ((size_t)96)
 
+/* The same for an item, so that its exact size is worked out only where it matters. */
+#define ENCODE_ITEM_OVERHEAD ((size_t)320)
+
 /* Where a value came from, so that its payload can be kept while it travels. */
 struct encode_source {
     rd_engine *engine;

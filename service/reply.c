@@ -241,6 +241,12 @@ void reply_refer(struct reply *reply, rd_span bytes, rd_hold hold)
 
 grpc_byte_buffer *reply_take(struct reply *reply)
 {
+    if (reply->err == RD_OK && reply->closed_count == 0 && reply->capacity > 0) { /* no list is needed for one slice */
+        GRPC_SLICE_SET_LENGTH(reply->open, reply->used);
+        grpc_byte_buffer *single = grpc_raw_byte_buffer_create(&reply->open, 1);
+        clear(reply);
+        return single;
+    }
     close_open(reply, NULL);
     grpc_byte_buffer *message =
         reply->err == RD_OK ? grpc_raw_byte_buffer_create(reply->closed, reply->closed_count) : NULL;

@@ -2,15 +2,17 @@
 #include <grpc/grpc.h>
 #include <poll.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
-#define POSTS_PER_METHOD 8 /* calls of a method that a queue takes before its thread has turned to one */
-#define KIB              1024
-#define HANDSHAKE_MS     10000
-#define QUEUE_TURN_MS    250  /* a queue\'s thread looks around at least this often */
-#define DISCONNECT_MS    250  /* for the core to drop its connections */
-#define LINGER_MS        1000 /* for peers to take what was sent to them */
-#define LINGER_IDLE_MS   200  /* for those who have it to notice the end; some look only at their next call */
+#define POSTS_MAX      64u
+#define POSTS_SHARE    4u /* of the calls of a sweep, those that may well come at once */
+#define KIB            1024
+#define HANDSHAKE_MS   10000
+#define QUEUE_TURN_MS  250  /* a queue\'s thread looks around at least this often */
+#define DISCONNECT_MS  250  /* for the core to drop its connections */
+#define LINGER_MS      1000 /* for peers to take what was sent to them */
+#define LINGER_IDLE_MS 200  /* for those who have it to notice the end; some look only at their next call */
 
 /* What the core is told, each with its reason; values that the configuration decides are filled in below. */
 enum { ARG_MAX_REQUEST, ARG_MAX_RESPONSE, ARG_AGE };
@@ -69,15 +71,19 @@ static grpc_server *create_core(const struct config *config)
 
 /* ---- calls ---- */
 
-void server_post(struct queue *queue, const struct method *method)
+static struct posts *posts_of(struct queue *queue, const struct method *method)
+{
+    return &queue->posts[method == &unknown_method ? METHOD_MAX : (size_t)(method - methods)];
+}
+
+/* Post a call for `method` on `queue`. Returns: false where memory is out: a sweep makes up for it. */
+static bool post(struct queue *queue, const struct method *method)
 {
     struct server *server = queue->server;
-    if (atomic_load(&server->phase) == SERVER_STOPPING)
-        return;
     struct call *call = call_create(queue, method);
     if (call == NULL) {
         LOG(LOG_ERROR, "out of memory", LOG_TEXT("method", method->path));
-        return;
+        return false;
     }
     void *tag = &call->ops[OP_REQUEST];
     grpc_call_error error;
@@ -90,6 +96,37 @@ void server_post(struct queue *queue, const struct method *method)
             method->client_streams ? NULL : &call->request, queue->core, queue->core, tag);
     if (error != GRPC_CALL_OK) /* the queue's own thread, or nobody yet, runs it: safe to call here */
         call_event(tag, false);
+    posts_of(queue, method)->posted++;
+    return true;
+}
+
+static void top_up(struct queue *queue, const struct method *method)
+{
+    struct posts *posts = posts_of(queue, method);
+    if (atomic_load(&queue->server->phase) == SERVER_STOPPING)
+        return;
+    while (posts->posted < posts->target && post(queue, method))
+        ;
+}
+
+void server_taken(struct queue *queue, const struct method *method)
+{
+    struct posts *posts = posts_of(queue, method);
+    posts->posted--;
+    posts->taken++;
+    top_up(queue, method);
+}
+
+static void sweep_posts(struct queue *queue)
+{
+    for (size_t i = 0; i <= method_count; i++) {
+        const struct method *method = i < method_count ? &methods[i] : &unknown_method;
+        struct posts *posts = posts_of(queue, method);
+        unsigned wanted = posts->taken / POSTS_SHARE;
+        posts->taken = 0;
+        posts->target = wanted < 1 ? 1 : wanted > POSTS_MAX ? POSTS_MAX : wanted; /* as calls come, it sinks to that */
+        top_up(queue, method);
+    }
 }
 
 size_t server_open_calls(const struct server *server)
@@ -118,6 +155,14 @@ void server_set_engine(struct server *server, rd_engine *engine)
 
 /* ---- start ---- */
 
+/* Good to some milliseconds, at a tenth of the other clock's cost. */
+static int64_t coarse_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
 static void drop_calls(struct queue *queue)
 {
     queue->dropped = true;
@@ -125,9 +170,13 @@ static void drop_calls(struct queue *queue)
         call_drop(call);
 }
 
-static void sweep_stalls(struct queue *queue)
+/* What is looked after now and then. */
+static void sweep(struct queue *queue)
 {
     queue->sweep_ms = queue->now_ms;
+    sweep_posts(queue);
+    if (queue->server->config->stall_timeout_s == 0)
+        return;
     for (struct call *call = queue->open_calls; call != NULL; call = call->next_open)
         call_check_stall(call);
 }
@@ -146,21 +195,23 @@ static void *queue_thread(void *argument)
 {
     struct queue *queue = argument;
     const struct server *server = queue->server;
-    bool stalls_end = server->config->stall_timeout_s > 0;
-    gpr_timespec turn = gpr_time_from_millis(QUEUE_TURN_MS, GPR_TIMESPAN);
+    gpr_timespec until; /* the exact clock is asked only now and then */
+    bool due = true;
     for (;;) {
-        gpr_timespec now = gpr_now(GPR_CLOCK_MONOTONIC);
-        queue->now_ms = now.tv_sec * 1000 + now.tv_nsec / 1000000;
-        grpc_event event =
-            grpc_completion_queue_next(queue->core, queue->turns != NULL ? now : gpr_time_add(now, turn), NULL);
+        queue->now_ms = coarse_ms();
+        if (due || queue->now_ms - queue->sweep_ms >= QUEUE_TURN_MS) {
+            sweep(queue);
+            until = gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(QUEUE_TURN_MS, GPR_TIMESPAN));
+        }
+        grpc_event event = grpc_completion_queue_next(
+            queue->core, queue->turns != NULL ? gpr_inf_past(GPR_CLOCK_MONOTONIC) : until, NULL);
+        due = event.type == GRPC_QUEUE_TIMEOUT && queue->turns == NULL;
         if (event.type == GRPC_QUEUE_SHUTDOWN)
             return NULL;
         if (event.type == GRPC_OP_COMPLETE)
             call_event(event.tag, event.success != 0);
         if (queue->turns != NULL)
             take_turn(queue);
-        if (stalls_end && queue->now_ms - queue->sweep_ms >= QUEUE_TURN_MS)
-            sweep_stalls(queue);
         if (!queue->dropped && atomic_load_explicit(&server->phase, memory_order_relaxed) >= SERVER_DROPPING)
             drop_calls(queue);
     }
@@ -197,11 +248,7 @@ static bool register_methods(struct server *server)
 /* The first calls are posted before the queue's thread starts: afterwards only it posts. */
 static bool start_queue(struct queue *queue)
 {
-    for (size_t i = 0; i < method_count; i++)
-        for (int k = 0; k < POSTS_PER_METHOD; k++)
-            server_post(queue, &methods[i]);
-    for (int k = 0; k < POSTS_PER_METHOD; k++)
-        server_post(queue, &unknown_method);
+    sweep_posts(queue);
     queue->running = pthread_create(&queue->thread, NULL, queue_thread, queue) == 0;
     return queue->running;
 }

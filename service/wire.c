@@ -58,7 +58,7 @@ bool wire_skip(struct wire_cursor *cursor, uint64_t len)
     return true;
 }
 
-bool wire_read_varint(struct wire_cursor *cursor, uint64_t *out_value)
+bool wire_read_long_varint(struct wire_cursor *cursor, uint64_t *out_value)
 {
     uint64_t value = 0;
     for (unsigned shift = 0; shift < 70; shift += 7) {

@@ -87,7 +87,16 @@ static inline struct wire_cursor wire_cursor_over(const uint8_t *bytes, size_t l
     return (struct wire_cursor){.at = bytes, .end = len > 0 ? bytes + len : bytes, .left = len};
 }
 
-bool wire_read_varint(struct wire_cursor *cursor, uint64_t *out_value);
+bool wire_read_long_varint(struct wire_cursor *cursor, uint64_t *out_value);
+
+static inline bool wire_read_varint(struct wire_cursor *cursor, uint64_t *out_value)
+{
+    if (cursor->at == cursor->end || (*cursor->at & 0x80) != 0)
+        return wire_read_long_varint(cursor, out_value);
+    *out_value = *cursor->at++;
+    cursor->left--;
+    return true;
+}
 
 /* Up to `len` bytes that lie together; fewer where a slice ends. Never 0 unless `len` is. Requires: len <= left. */
 size_t wire_read_piece(struct wire_cursor *cursor, uint64_t len, const uint8_t **out_piece);
