@@ -2,6 +2,7 @@
 #include "accept.h"
 #include "knock.h"
 #include "memory.h"
+#include "probe.h"
 #include "reply.h"
 #include "server.h"
 #include "storewatch.h"
@@ -16,15 +17,17 @@
 #include <time.h>
 #include <unistd.h>
 
-#define EXIT_CANNOT     2
-#define EXIT_USAGE      64
-#define DESCRIPTORS_MAX 1000000u
-#define OPEN_CANCEL_MS  500 /* after which an opening that doesn't heed its cancel flag is left behind */
-#define REFUSE_MS       1000
-#define CORE_END_MS     500
-#define LOOK_MS         1000
-#define OPEN_FIRST_MS   1000 /* after which an opening is said to go on, and then again and again */
-#define OPEN_AGAIN_MS   5000
+#define EXIT_NOT_SERVING 1
+#define EXIT_CANNOT      2
+#define EXIT_USAGE       64
+#define DESCRIPTORS_MAX  1000000u
+#define OPEN_CANCEL_MS   500 /* after which an opening that doesn't heed its cancel flag is left behind */
+#define REFUSE_MS        1000
+#define CORE_END_MS      500
+#define PROBE_MS         1500
+#define LOOK_MS          1000
+#define OPEN_FIRST_MS    1000 /* after which an opening is said to go on, and then again and again */
+#define OPEN_AGAIN_MS    5000
 
 struct opener {
     pthread_t thread;
@@ -342,6 +345,20 @@ static bool end_core(void)
     return pthread_timedjoin_np(thread, NULL, &until) == 0;
 }
 
+/* --probe: the exit status. */
+static int probe(const struct config *config)
+{
+    char why[256] = "--probe: every --listen in force speaks TLS; add --listen unix:/path and probe that";
+    const char *address = config->probe_address;
+    for (size_t i = 0; address == NULL && i < config->listen.count; i++)
+        if (config->tls_cert == NULL || strncmp(config->listen.at[i], "unix:", 5) == 0)
+            address = config->listen.at[i];
+    if (address != NULL && probe_health(address, PROBE_MS, why, sizeof(why)))
+        return EXIT_SUCCESS;
+    fprintf(stderr, "rdrived: %s\n", why);
+    return EXIT_NOT_SERVING;
+}
+
 int daemon_main(int argc, char **argv, rd_engine *(*wrap)(rd_engine *))
 {
     static struct daemon daemon; /* large, and one a process */
@@ -350,6 +367,8 @@ int daemon_main(int argc, char **argv, rd_engine *(*wrap)(rd_engine *))
     case OPTIONS_DONE: return fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_CANNOT;
     case OPTIONS_WRONG: return EXIT_USAGE;
     }
+    if (daemon.config.probe)
+        return probe(&daemon.config);
     log_configure((enum log_level)daemon.config.log_level, (enum log_format)daemon.config.log_format);
     raise_descriptor_limit();
     accept_prepare();
