@@ -9,7 +9,9 @@
  * From here up a payload is sent from where it lies; below, copying it is cheaper. The bytes of a payload that is
  * copied may vanish meanwhile (its file was cut): an item is RD_E_TRUNCATED then, any other message fails with that.
  */
+#ifndef ENCODE_REFER_MIN /* tests/bench/service.sh --sweep sets it */
 #define ENCODE_REFER_MIN ((size_t)16 << 10)
+#endif
 
 /* Bytes a payload fragment takes besides its data, item and message around it included: more than it can ever be. */
 #define ENCODE_FRAGMENT_OVERHEAD ((size_t)96)

@@ -24,4 +24,12 @@ case " $* " in
 esac
 cmake -S "$root" -B "$tree" -G Ninja -DBUILD_TESTING=ON -DCMAKE_BUILD_TYPE=Release >/dev/null
 cmake --build "$tree" --target rdrived bench_service >&2
+# The daemon as it would be if it copied every payload, or none.
+if [[ " $* " == *" --sweep "* ]]; then
+  for way in copied:1073741824 referred:1; do
+    cmake -S "$root" -B "$tree-${way%:*}" -G Ninja -DBUILD_TESTING=OFF -DCMAKE_BUILD_TYPE=Release \
+      -DCMAKE_C_FLAGS="-DENCODE_REFER_MIN=${way#*:}" >/dev/null
+    cmake --build "$tree-${way%:*}" --target rdrived >&2
+  done
+fi
 exec python3 "$root/tests/bench/service/driver.py" --tree "$tree" "$@"

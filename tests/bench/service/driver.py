@@ -7,6 +7,7 @@ import sys
 import tempfile
 
 import callgrind
+import sweep
 from report import Table, compare, show_side
 from servers import Programs
 
@@ -23,6 +24,7 @@ class Bench:
         pin = len(processors) > 1 and not options.callgrind
         self.programs = Programs(os.path.join(options.tree, "bin"), processors[0] if pin else None,
                                  processors[1] if pin else None, options.fifo)
+        self.tree = options.tree
         self.folder, self.rounds, self.quick, self.top = folder, options.rounds, options.quick, options.top
         self.smoke = options.smoke
         self.connections = options.connections
@@ -41,9 +43,10 @@ class Bench:
 
     def load(self, server, calls, in_flight, **options):
         calls = self.calls(calls)
-        warmup = options.pop("warmup", calls // 10 + in_flight)
-        return lambda: self.programs.load(server, calls=calls, warmup=warmup, in_flight=in_flight,
-                                          connections=min(in_flight, self.connections), **options)
+        programs = options.pop("programs", self.programs)
+        options.setdefault("warmup", calls // 10 + in_flight)
+        options.setdefault("connections", self.connections)
+        return lambda: programs.load(server, calls=calls, in_flight=in_flight, **options)
 
     def answer_bytes(self, server, **options):
         """What the service's answers to this work take: the echo sends as much."""
@@ -193,6 +196,8 @@ def parse():
                         "for a machine that does other things too")
     parser.add_argument("--callgrind", action="store_true", help="instructions a call and a key, by function")
     parser.add_argument("--top", type=int, default=25, help="functions that --callgrind lists; 25")
+    parser.add_argument("--sweep", nargs="*", choices=sweep.PARTS, metavar="PART",
+                        help=f"what the daemon's settings were chosen by: {', '.join(sweep.PARTS)}; all of them")
     parser.add_argument("--folder", help="where the stores are made; $TMPDIR or /tmp")
     options = parser.parse_args()
     if options.quick or options.smoke:
@@ -207,6 +212,8 @@ def main():
         bench = Bench(options, folder)
         if options.callgrind:
             show_callgrind(bench)
+        elif options.sweep is not None:
+            sweep.run(bench, options.sweep)
         else:
             for name in options.row or ROWS:
                 for table in ROWS[name](bench):
