@@ -8,7 +8,7 @@
  *       └──── ask ──► MESSAGES ──► STATUS ──────────────────►┘
  *                     └──┘ while messages come
  */
-#include "items.h"
+#include "answers.h"
 #include "remote.h"
 #include <stdlib.h>
 
@@ -22,7 +22,7 @@ struct place {
     grpc_metadata_array initial, trailing;
     grpc_status_code status;
     grpc_slice details;
-    struct items items;
+    struct answers items;
     const char *wrong; /* with the answer; NULL: nothing so far */
 };
 
@@ -131,7 +131,7 @@ static void place_begin(struct tool_lane *lane, struct place *place, const char 
 void remote_lane_ask(struct tool_lane *lane, size_t at, const uint64_t *key_hashes, size_t count, rd_batch_item *items)
 {
     struct place *place = &lane->places[at];
-    place->items = (struct items){.items = items, .count = count};
+    place->items = (struct answers){.items = items, .count = count};
     if (count == 1) {
         Rdrive__V1__ReadWithKeyHashRequest request;
         rdrive__v1__read_with_key_hash_request__init(&request);
@@ -153,12 +153,12 @@ static void place_decode(struct place *place)
 {
     grpc_byte_buffer *buffer = place->received;
     place->received = NULL;
-    const struct items_piece *message = items_hold(&place->items, buffer);
+    const struct answers_piece *message = answers_hold(&place->items, buffer);
     if (message == NULL)
         place->wrong = "there is no memory for a message";
     else
-        place->wrong =
-            place->state == PLACE_UNARY ? items_take_entry(&place->items, message) : items_take(&place->items, message);
+        place->wrong = place->state == PLACE_UNARY ? answers_take_entry(&place->items, message)
+                                                   : answers_take(&place->items, message);
 }
 
 /* Go on after a completion. Returns: whether the call has ended. */
@@ -206,7 +206,7 @@ static rd_err place_result(struct tool_lane *lane, struct place *place)
     outcome_take(&outcome, place->status, place->details, &place->trailing);
     const char *wrong = place->wrong;
     if (wrong == NULL && outcome.status == GRPC_STATUS_OK)
-        wrong = items_end(&place->items);
+        wrong = answers_end(&place->items);
     if (wrong != NULL) {
         outcome_set(&outcome, GRPC_STATUS_DATA_LOSS, "the server's answer: %s", wrong);
         return note(lane->store, &outcome);
@@ -237,6 +237,6 @@ rd_err remote_lane_take(struct tool_lane *lane, size_t *out_place)
 
 void remote_lane_give(struct tool_lane *lane, size_t at)
 {
-    items_fini(&lane->places[at].items);
+    answers_fini(&lane->places[at].items);
     lane->places[at].state = PLACE_FREE;
 }

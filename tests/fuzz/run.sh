@@ -18,9 +18,9 @@ END
 }
 
 # Each fuzzer with the longest input it makes, and its runs where no time is given: some seconds' worth.
-fuzzers=(open damage import index items keys reflection request)
-declare -A longest=([open]=4096 [damage]=600 [import]=1024 [index]=256 [items]=512 [keys]=512 [reflection]=512 [request]=512)
-declare -A runs=([open]=4000 [damage]=2000 [import]=100000 [index]=6000 [items]=200000 [keys]=200000 [reflection]=30000 [request]=200000)
+fuzzers=(answers open damage import index items keys reflection request)
+declare -A longest=([answers]=512 [open]=4096 [damage]=600 [import]=1024 [index]=256 [items]=512 [keys]=512 [reflection]=512 [request]=512)
+declare -A runs=([answers]=200000 [open]=4000 [damage]=2000 [import]=100000 [index]=6000 [items]=200000 [keys]=200000 [reflection]=30000 [request]=200000)
 
 # Without arguments: the run of CI.
 seconds=

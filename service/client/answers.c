@@ -1,4 +1,4 @@
-#include "items.h"
+#include "answers.h"
 #include "fields.h"
 #include "outcome.h"
 #include <grpc/byte_buffer_reader.h>
@@ -34,9 +34,9 @@ static const char malformed[] = "a message is malformed";
 
 /* ---- what is held ---- */
 
-static struct items_piece *piece_create(struct items *items, size_t len)
+static struct answers_piece *piece_create(struct answers *items, size_t len)
 {
-    struct items_piece *piece = malloc(sizeof(*piece) + len); /* `len` is far from where this wraps around */
+    struct answers_piece *piece = malloc(sizeof(*piece) + len); /* `len` is far from where this wraps around */
     if (piece == NULL)
         return NULL;
     piece->next = items->pieces;
@@ -45,9 +45,9 @@ static struct items_piece *piece_create(struct items *items, size_t len)
     return piece;
 }
 
-struct items_piece *items_hold(struct items *items, grpc_byte_buffer *buffer)
+struct answers_piece *answers_hold(struct answers *items, grpc_byte_buffer *buffer)
 {
-    struct items_piece *piece = piece_create(items, grpc_byte_buffer_length(buffer));
+    struct answers_piece *piece = piece_create(items, grpc_byte_buffer_length(buffer));
     grpc_byte_buffer_reader reader;
     if (piece != NULL && grpc_byte_buffer_reader_init(&reader, buffer) != 0) {
         grpc_slice *slice = NULL;
@@ -59,14 +59,14 @@ struct items_piece *items_hold(struct items *items, grpc_byte_buffer *buffer)
     return piece;
 }
 
-void items_fini(struct items *items)
+void answers_fini(struct answers *items)
 {
-    for (struct items_piece *piece = items->pieces; piece != NULL;) {
-        struct items_piece *next = piece->next;
+    for (struct answers_piece *piece = items->pieces; piece != NULL;) {
+        struct answers_piece *next = piece->next;
         free(piece);
         piece = next;
     }
-    *items = (struct items){0};
+    *items = (struct answers){0};
 }
 
 /* ---- messages, from the inside out ---- */
@@ -148,13 +148,13 @@ static bool decode_error(rd_span message, rd_err *out_err)
 
 /* ---- items in their order ---- */
 
-static void complete(struct items *items, rd_err err, const rd_entry *entry)
+static void complete(struct answers *items, rd_err err, const rd_entry *entry)
 {
     items->items[items->next++] = (rd_batch_item){.err = err, .entry = *entry};
 }
 
 /* Join a fragment to those that came before it. */
-static const char *take_fragment(struct items *items, rd_span message)
+static const char *take_fragment(struct answers *items, rd_span message)
 {
     struct fragment fragment = {0};
     rd_entry *entry = &items->items[items->next].entry;
@@ -178,7 +178,7 @@ static const char *take_fragment(struct items *items, rd_span message)
     return NULL;
 }
 
-static const char *take_outcome(struct items *items, const struct field *outcome)
+static const char *take_outcome(struct answers *items, const struct field *outcome)
 {
     rd_entry entry = {0};
     rd_err err = RD_OK;
@@ -194,7 +194,7 @@ static const char *take_outcome(struct items *items, const struct field *outcome
     return NULL;
 }
 
-static const char *take_item(struct items *items, rd_span message)
+static const char *take_item(struct answers *items, rd_span message)
 {
     struct field field, outcome = {0};
     uint64_t index = 0;
@@ -215,7 +215,7 @@ static const char *take_item(struct items *items, rd_span message)
     return NULL;
 }
 
-const char *items_take(struct items *items, const struct items_piece *message)
+const char *answers_take(struct answers *items, const struct answers_piece *message)
 {
     rd_span rest = {message->bytes, message->len};
     struct field field;
@@ -230,7 +230,7 @@ const char *items_take(struct items *items, const struct items_piece *message)
     return result == FIELD_END ? NULL : malformed;
 }
 
-const char *items_take_entry(struct items *items, const struct items_piece *message)
+const char *answers_take_entry(struct answers *items, const struct answers_piece *message)
 {
     rd_span rest = {message->bytes, message->len};
     rd_entry entry = {0};
@@ -250,7 +250,7 @@ const char *items_take_entry(struct items *items, const struct items_piece *mess
     return NULL;
 }
 
-const char *items_end(const struct items *items)
+const char *answers_end(const struct answers *items)
 {
     if (items->joined != NULL)
         return "a payload ends before its end";
