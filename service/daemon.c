@@ -2,6 +2,7 @@
 #include "accept.h"
 #include "knock.h"
 #include "memory.h"
+#include "pressure.h"
 #include "probe.h"
 #include "reply.h"
 #include "server.h"
@@ -48,6 +49,7 @@ struct daemon {
     struct config config;
     struct server server;
     struct knock knock;
+    struct pressure pressure;
     struct opener opener;
     struct storewatch watch;
     int signal_fd;
@@ -300,6 +302,8 @@ static int serve(struct daemon *daemon)
     server_set_engine(&daemon->server, opener->engine);
     log_serving(daemon);
     storewatch_begin(&daemon->watch, opener->store, &opener->info);
+    if (!pressure_start(&daemon->pressure, &daemon->server, opener->store))
+        return EXIT_CANNOT;
     if (signal == 0) /* else it came as the opening ended */
         signal = keep(daemon);
     drain(daemon, signal);
@@ -318,6 +322,7 @@ static int run(struct daemon *daemon, rd_engine *(*wrap)(rd_engine *))
         else
             LOG(LOG_ERROR, "cannot start", LOG_TEXT("why", "the system refuses a thread"));
     }
+    pressure_stop(&daemon->pressure);
     knock_stop(&daemon->knock); /* where no drain did */
     if (!server_end(&daemon->server)) {
         LOG(LOG_WARN, "stopped without the engine's last answers");

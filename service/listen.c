@@ -6,6 +6,7 @@
 #include <grpc/grpc_security.h>
 #include <limits.h>
 #include <linux/sockios.h>
+#include <linux/tcp.h> /* its tcp_info counts bytes; libc's doesn't */
 #include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,9 @@
 #include <unistd.h>
 
 #define LOCK_TRIES_MAX 100
+
+/* tcp_info's states of a connection that nobody on our side has ended. */
+enum { STATE_ESTABLISHED = 1, STATE_CLOSE_WAIT = 8 };
 
 static bool cannot(const char *address, const char *why)
 {
@@ -268,6 +272,62 @@ void listen_half_close(const struct server *server)
 size_t listen_connections(const struct server *server, uint64_t *out_unsent)
 {
     return each_connection(server, unsent_bytes, out_unsent);
+}
+
+static uint64_t cookie_of(int fd)
+{
+    uint64_t cookie = 0;
+    socklen_t len = sizeof(cookie);
+    return getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &len) == 0 ? cookie : 0;
+}
+
+/* Returns: false for what is no TCP connection, or one that we have ended. */
+static bool traffic_of(int fd, struct traffic *out_traffic)
+{
+    struct tcp_info info = {0};
+    socklen_t len = sizeof(info);
+    uint64_t cookie = cookie_of(fd);
+    if (cookie == 0 || getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) != 0 ||
+        (info.tcpi_state != STATE_ESTABLISHED && info.tcpi_state != STATE_CLOSE_WAIT))
+        return false;
+    *out_traffic = (struct traffic){.fd = fd, .cookie = cookie, .received = info.tcpi_bytes_received};
+    return true;
+}
+
+size_t listen_traffic(const struct server *server, struct traffic **out_list)
+{
+    DIR *descriptors = opendir("/proc/self/fd");
+    struct traffic *list = NULL;
+    size_t count = 0;
+    size_t room = 0;
+    bool listening;
+    if (descriptors == NULL)
+        return 0;
+    for (int fd; (fd = next_socket(descriptors, &listening)) >= 0;) {
+        struct traffic traffic;
+        if (listening || !is_our_connection(server, fd) || !traffic_of(fd, &traffic))
+            continue;
+        if (count == room) {
+            room = 2 * room + 64;
+            struct traffic *larger = realloc(list, room * sizeof(*list));
+            if (larger == NULL)
+                break; /* those found so far */
+            list = larger;
+        }
+        list[count++] = traffic;
+    }
+    closedir(descriptors);
+    *out_list = list;
+    return count;
+}
+
+/* To dissolve it resets it and throws away what it has brought and nobody has read, which a shutdown would leave. */
+bool listen_drop(const struct traffic *connection)
+{
+    const struct sockaddr nowhere = {.sa_family = AF_UNSPEC};
+    if (cookie_of(connection->fd) != connection->cookie)
+        return false;
+    return connect(connection->fd, &nowhere, sizeof(nowhere)) == 0 || shutdown(connection->fd, SHUT_RDWR) == 0;
 }
 
 bool listen_all(struct server *server)

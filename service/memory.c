@@ -7,8 +7,7 @@
 #define LOOK_MS_MAX 64000
 #define HELD_MIN    ((uint64_t)4 << 20) /* held beyond what is in use: not worth the trouble below this */
 
-/* Pages that are this process's own: neither the store's mapping nor code. 0 where the system doesn't say. */
-static uint64_t private_bytes(void)
+uint64_t memory_held(void)
 {
     unsigned long long resident = 0;
     unsigned long long shared = 0;
@@ -24,14 +23,14 @@ int64_t memory_give_back(void)
 {
     static int64_t wait_ms = LOOK_MS;
     struct mallinfo2 info = mallinfo2();
-    uint64_t held = private_bytes();
+    uint64_t held = memory_held();
     if (held < info.uordblks + info.hblkhd + HELD_MIN) {
         wait_ms = LOOK_MS;
         return wait_ms;
     }
     malloc_trim(0);
     /* what trimming doesn't bring is stacks and fragments: look ever more rarely */
-    if (private_bytes() + HELD_MIN / 4 > held)
+    if (memory_held() + HELD_MIN / 4 > held)
         wait_ms = 2 * wait_ms < LOOK_MS_MAX ? 2 * wait_ms : LOOK_MS_MAX;
     else
         wait_ms = LOOK_MS;

@@ -1,4 +1,4 @@
-/* Memory that a burst took and glibc keeps. */
+/* What the process holds, and what a burst took and glibc keeps. */
 #ifndef MEMORY_H
 #define MEMORY_H
 
@@ -9,5 +9,9 @@
  * Returns: in how many milliseconds to come again. Threads: one.
  */
 int64_t memory_give_back(void);
+
+/* Pages that are this process's own: neither the store's mapping nor code. 0 where the system doesn't say. Any thread.
+ */
+uint64_t memory_held(void);
 
 #endif

@@ -141,4 +141,17 @@ void listen_half_close(const struct server *server);
 /* Connections there are now, by the kernel's account, and the bytes that their peers have not taken. */
 size_t listen_connections(const struct server *server, uint64_t *out_unsent);
 
+/* A connection, and the bytes that came by it. */
+struct traffic {
+    int fd;
+    uint64_t cookie; /* the kernel's number for it, never used again */
+    uint64_t received;
+};
+
+/* The TCP connections there are now. Returns: how many; `*out_list` is to be freed; 0 also when out of memory. */
+size_t listen_traffic(const struct server *server, struct traffic **out_list);
+
+/* End a connection, whatever is under way on it. Returns: false where it is gone already. */
+bool listen_drop(const struct traffic *connection);
+
 #endif

@@ -23,7 +23,7 @@ LARGE = 16 * MIB
 MAX_MEMORY = 32 * MIB
 TIMES = int(os.environ.get("RDRIVE_HOSTILE", "1"))
 # What an attack leaves may be pieces of pages, and what the core keeps for the next connection.
-LEFT_MAX = 8 * MIB * SLOWDOWN
+LEFT_MAX = 8 * MIB
 ANSWER_S = 5 * min(SLOWDOWN, 3)  # for a good client, on a busy machine, amid an attack
 UNARY = f"/{READER}/Read"
 STREAM = f"/{READER}/ReadStream"
@@ -111,7 +111,8 @@ class HostileTest(DaemonTest):
                 thread.join()
         begun = time.monotonic()
         eventually(lambda: self.daemon.descriptors() <= self.descriptors, f"{what}: descriptors are closed")
-        eventually(lambda: self.daemon.memory() - self.before < LEFT_MAX, f"{what}: memory comes back")
+        if not SANITIZE:  # what the sanitizers keep, they keep; leaks they tell at the end
+            eventually(lambda: self.daemon.memory() - self.before < LEFT_MAX, f"{what}: memory comes back")
         tell(f"{what}: {self.before / MIB:.1f} MiB before, {attack.peak / MIB:.1f} at most, "
              f"{self.daemon.memory() / MIB:.1f} {time.monotonic() - begun:.1f} s after; "
              f"{held - self.descriptors} more descriptors; a good client had "
@@ -125,8 +126,9 @@ class HostileTest(DaemonTest):
 
     def assert_as_before(self):
         late = self.daemon.channel()
-        for stub in (self.good, self.daemon.reader_stub(late)):
-            self.assertEqual(stub.Read(GOOD, timeout=60, wait_for_ready=True).entry.payload, b"value")
+        # the core may just be ending an idle connection, for want of memory in the attack
+        eventually(lambda: self.code_of(lambda: self.good.Read(GOOD, timeout=60)) == Code.OK, "good calls are served")
+        self.assertEqual(self.daemon.reader_stub(late).Read(GOOD, timeout=60).entry.payload, b"value")
         self.assertEqual(sum(len(part.fragment.data) for part in self.daemon.reader_stub(late).ReadStream(
             reader_pb2.ReadStreamRequest(key=b"large"))), LARGE)
         late.close()
@@ -258,12 +260,44 @@ class Headers(HostileTest):
         for what, block in (("large", http2.literal(b"a", b"v" * 8000)), ("small", http2.literal(b"a", b"b") * 1000),
                             ("empty", b"\0\0\0" * 1000)):
             pieces = [frame(http2.CONTINUATION, 0, 1, block)] * scaled(1000)
-            with self.attack(f"{sum(map(len, pieces)) / MIB:.0f} MiB of {what} headers of one call", sheds=True) as attack:
+            size = sum(map(len, pieces)) / MIB
+            with self.attack(f"{size:.0f} MiB of {what} headers of one call", sheds=True) as attack:
                 peer = attack.peer(self.address)
                 peer.send(frame(http2.HEADERS, 0, 1, http2.fields(UNARY)))
                 self.assertTrue(all(peer.send(piece) for piece in pieces))
                 peer.send(frame(http2.CONTINUATION, END_HEADERS, 1))
                 peer.settle()
+
+
+class Pressure(HostileTest):
+    """What none of the core's limits bounds is bounded by dropping who brings it."""
+
+    options = ("--max-memory", "16M", "--max-queued-bytes", "16M")
+    limit = (2 * 16 + 16 + 64) * MIB
+    # memory is looked at each 50 ms; and the core turns what a call holds over once more as it ends
+    most = 3 * limit
+
+    def overwhelm(self, what, begin, pieces):
+        """Send `pieces`, far more than there is room for, until the daemon hangs up."""
+        with self.attack(what, most=self.most, sheds=True) as attack:
+            peer = attack.peer(self.address)
+            peer.send(begin)
+            self.assertFalse(all(peer.send(piece) for piece in pieces), "it was let finish")
+        for line in self.daemon.events("memory is short"):  # unless the core's own quota came first
+            self.assertEqual((line["level"], line["dropped_connections"]), ("warn", "1"))
+
+    @unittest.skipIf(SANITIZE, "what the sanitizers hold is no measure")
+    def test_who_sends_headers_without_end_is_dropped(self):
+        for what, block in (("large", http2.literal(b"a", b"v" * 8000)), ("small", http2.literal(b"a", b"b") * 1000)):
+            self.overwhelm(f"{what} headers without end", frame(http2.HEADERS, 0, 1, http2.fields(UNARY)),
+                           (frame(http2.CONTINUATION, 0, 1, block) for _ in range(1_000_000)))
+
+    @unittest.skipIf(SANITIZE, "what the sanitizers hold is no measure")
+    def test_who_makes_calls_without_end_is_dropped(self):
+        for what, request, end in (("calls without a request", None, lambda stream: b""),
+                                   ("calls reset at once", GOOD.SerializeToString(), http2.reset)):
+            self.overwhelm(f"{what}, without end", b"", (http2.call(stream, UNARY, request) + end(stream)
+                                                        for stream in range(1, 2_000_001, 2)))
 
 
 class Windows(HostileTest):
