@@ -229,6 +229,7 @@ static rd_err remote_damage(struct tool_store *base, struct tool_damage *out_dam
     const Rdrive__V1__GetStoreInfoResponse *info = remote_of(base)->info;
     out_damage->damaged_entries = info->damaged_entries;
     out_damage->damaged_ranges = info->n_damaged_ranges;
+    out_damage->keys_untold = true;
     out_damage->unread_bytes = info->file_size > info->tail_offset ? info->file_size - info->tail_offset : 0;
     for (size_t i = 0; i < info->n_damaged_ranges && i < RD_DAMAGE_LISTED_MAX; i++) {
         const Rdrive__V1__DamagedRange *range = info->damaged_ranges[i];

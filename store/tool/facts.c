@@ -17,9 +17,10 @@ static void print_fact(struct out *out, bool json, const struct tool_fact *fact)
 }
 
 /** The range's key hash; where no key is known (a hash may be any number, 0 too) `unknown`. */
-static const char *range_key(const rd_range *range, const char *quote, const char *unknown, char text[24])
+static const char *range_key(const struct tool_damage *damage, const rd_range *range, const char *quote,
+                             const char *unknown, char text[24])
 {
-    if (range->kind == RD_DAMAGE_UNIDENTIFIED)
+    if (damage->keys_untold || range->kind == RD_DAMAGE_UNIDENTIFIED)
         return unknown;
     (void)snprintf(text, 24, "%s%016" PRIx64 "%s", quote, range->key_hash, quote);
     return text;
@@ -36,7 +37,7 @@ static void print_lines(struct out *out, const struct tool_fact *facts, size_t c
     for (size_t i = 0; i < damage->listed_count; i++) {
         const rd_range *range = &damage->listed[i];
         out_print(out, NAME_COLUMN "%" PRIu64 " %" PRIu64 " %s %s\n", "damaged", range->offset, range->size,
-                  range_key(range, "", "-", key), range->what);
+                  range_key(damage, range, "", "-", key), range->what);
     }
     if (damage->damaged_ranges > damage->listed_count)
         out_print(out, NAME_COLUMN "%" PRIu64 "\n", "not_listed", damage->damaged_ranges - damage->listed_count);
@@ -57,7 +58,7 @@ static void print_json(struct out *out, const struct tool_fact *facts, size_t co
         out_print(out,
                   "%s\n{\"offset\": %" PRIu64 ", \"size\": %" PRIu64
                   ", \"key_hash\": %s, \"unidentified\": %s, \"what\": ",
-                  i == 0 ? "" : ",", range->offset, range->size, range_key(range, "\"", "null", key),
+                  i == 0 ? "" : ",", range->offset, range->size, range_key(damage, range, "\"", "null", key),
                   rd_damage_hides(range->kind) ? "true" : "false");
         out_json_string(out, text_span(range->what));
         out_text(out, "}");

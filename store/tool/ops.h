@@ -42,6 +42,7 @@ struct tool_fact {
 struct tool_damage {
     uint64_t damaged_entries, damaged_ranges, unidentified_ranges;
     uint64_t unread_bytes; /* behind the last entry: unfinished, not damaged */
+    bool keys_untold;      /* no key_hash of a listed one is known */
     size_t listed_count;
     rd_range listed[RD_DAMAGE_LISTED_MAX];
 };

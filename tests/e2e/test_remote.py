@@ -97,6 +97,7 @@ class Reading(RemoteTest):
             places = [[(each["offset"], each["size"], each["what"]) for each in info["damaged"]]
                       for info in (here, there)]
             self.assertEqual(places[0], places[1])
+            self.assertEqual({each["key_hash"] for each in there["damaged"]} - {None}, set())  # which do not travel
             self.assertEqual((there["address"], there["max_batch_keys"], there["max_request_bytes"]),
                              (url, 77, 100_000))
             self.assertEqual(there["writable"], "no")
