@@ -434,14 +434,16 @@ static void sent(struct call *call, bool success)
     run(call, resume(call, STEP_SEND));
 }
 
-static void received(struct call *call)
+static void received(struct call *call, bool success)
 {
     if (call->state != CALL_RECEIVING) { /* it was ended meanwhile */
         drop_request(call);
         return;
     }
-    if (call->request == NULL && grpc_call_failed_before_recv_message(call->call))
-        call->dead = true; /* broken off, which is no end of the client's messages */
+    /* Broken off, which is no end of the client's messages. What is asked of a call that was ended already fails, and
+     * perhaps before OP_CLOSE tells of the end. */
+    if (!success || (call->request == NULL && grpc_call_failed_before_recv_message(call->call)))
+        call->dead = true;
     call_move(call, CALL_RUNNING);
     run(call, call->dead ? STEP_FAIL : resume(call, STEP_RECEIVE));
 }
@@ -471,7 +473,7 @@ void call_event(struct call_op *op, bool success)
     case OP_REQUEST: requested(call, success); break;
     case OP_CLOSE: closed(call); break;
     case OP_SEND: sent(call, success); break;
-    case OP_RECEIVE: received(call); break;
+    case OP_RECEIVE: received(call, success); break;
     case OP_FINISH: call_move(call, CALL_DONE); break;
     case OP_ENGINE:
         CALL_REQUIRE(call, atomic_load(&call->op_place) == OP_PLACE_COMPLETED); /* acquires what the engine wrote */

@@ -137,7 +137,8 @@ class Callers:
 
 class Rolling(DaemonTest):
     def roll(self, *options, watches=False, writes=False, restarts=RESTARTS):
-        instances = [Instance(self, name, *options, *(["--writable"] if writes else [])) for name in ("first", "second")]
+        options += ("--writable",) if writes else ()
+        instances = [Instance(self, name, *options) for name in ("first", "second")]
         channel = round_robin(instances, watches)
         callers = Callers(channel, writes)
         try:
