@@ -1,7 +1,9 @@
 /* Many keys: BatchRead in one answer, BatchReadStream and BatchReadHashedKeys message by message. */
+#include "access.h"
 #include "method.h"
 #include "server.h"
 
+#define ITEM_BYTES    64u  /* about what an item takes besides its payload */
 #define WINDOW_VALUES 128u /* results brought at a time */
 
 /* Field numbers of proto/rdrive/v1/reader.proto. */
@@ -64,10 +66,29 @@ static enum step refuse_size(struct call *call, size_t items, uint64_t size)
                        (unsigned long long)call->queue->server->config->max_response_bytes);
 }
 
+/* Whether there is room for what of this window is going to be copied, behind what of the message was; for `most`, if
+ * that is not little and more windows come. Else STEP_ROOM. */
+static bool has_room(struct call *call, uint64_t most)
+{
+    if (call->room > 0)
+        return true;
+    bool by_reference = access_is_plain(call);
+    uint64_t bytes = call->reply.total - call->reply.referred;
+    for (size_t i = call->u.batch.next; i < call->op.value_count; i++) {
+        size_t len = call->op.values[i].payload.len;
+        bytes += ITEM_BYTES + (by_reference && len >= ENCODE_REFER_MIN ? 0 : len);
+    }
+    if (bytes > most || (call->op.more && bytes > CALL_SMALL_ANSWER))
+        bytes = most;
+    return call_has_room(call, bytes);
+}
+
 enum step batch_read_resume(struct call *call)
 {
     if (call->last == STEP_YIELD)
         return decode(call);
+    if (!has_room(call, call->queue->server->config->max_response_bytes))
+        return STEP_ROOM;
     bool omit_metadata = call->u.batch.decoder.omit_metadata;
     struct encode_source source = call_source(call);
     uint64_t limit = call->queue->server->config->max_response_bytes;
@@ -136,6 +157,8 @@ enum step batch_stream_resume(struct call *call)
     struct batch_progress *batch = &call->u.batch;
     if (call->last == STEP_YIELD)
         return decode(call);
+    if (!has_room(call, call->queue->server->config->chunk_bytes))
+        return STEP_ROOM;
     struct filling filling = {.call = call,
                               .source = call_source(call),
                               .chunk = call->queue->server->config->chunk_bytes,

@@ -37,8 +37,7 @@ static const struct {
     [CALL_DONE] = {"done", 0},
 };
 
-#define FREE_CALLS_MAX 256    /* idle calls a queue keeps */
-#define SMALL_ANSWER   65536u /* copied bytes of a unary answer that waits for no room */
+#define FREE_CALLS_MAX 256 /* idle calls a queue keeps */
 
 /* Where the engine's operation is. The hook and the submitter each exchange it once, and whoever comes second acts. */
 enum op_place { OP_PLACE_SUBMITTING, OP_PLACE_AWAITED, OP_PLACE_COMPLETED };
@@ -239,32 +238,39 @@ static void finish(struct call *call)
     call_post_finish(call);
 }
 
-/**
- * Take room for the copied bytes of the message that `step` sends. Small answers wait for none: those who ask for
- * little are served while others ask for much.
- * Returns: false where the call waits for it; its tag will come.
- */
-static bool take_room(struct call *call, enum step step)
+/* Wait for room for `bytes` in turn; then goes on with `step`. Returns: false where its tag will come. */
+static bool queue_for_room(struct call *call, enum step step, size_t bytes)
 {
-    struct room *room = &call->queue->server->room;
-    size_t copied = call->reply.total - call->reply.referred;
-    if (call->room > 0 || copied == 0)
-        return true; /* it was queued for it */
-    call->room = copied;
-    if (step == STEP_END && copied <= SMALL_ANSWER) {
-        room_force(room, copied);
-        return true;
-    }
-    call_move(call, CALL_QUEUED);
+    call->room = bytes;
     call->last = step;
+    call_move(call, CALL_QUEUED);
     call->in_flight++; /* OP_ROOM */
-    if (room_take(room, call, copied)) {
+    if (room_take(&call->queue->server->room, call, bytes)) {
         call->in_flight--;
         call_move(call, CALL_RUNNING);
         return true;
     }
     call_post_close(call);
     return false;
+}
+
+/**
+ * Have room for just the copied bytes of the message that `step` sends. Small answers wait for none: those who ask for
+ * little are served while others ask for much. What may be large has room already (STEP_ROOM).
+ * Returns: false where the call waits for it; its tag will come.
+ */
+static bool take_room(struct call *call, enum step step)
+{
+    struct room *room = &call->queue->server->room;
+    size_t copied = call->reply.total - call->reply.referred;
+    if (call->room == 0 && copied > 0 && (step == STEP_SEND || copied > CALL_SMALL_ANSWER))
+        return queue_for_room(call, step, copied);
+    if (copied > call->room)
+        room_force(room, copied - call->room);
+    else if (copied < call->room)
+        room_give(room, call->room - copied);
+    call->room = copied;
+    return true;
 }
 
 static void send_message(struct call *call)
@@ -331,6 +337,11 @@ static void run(struct call *call, enum step step)
             else if (take_room(call, step))
                 send_message(call);
             return;
+        case STEP_ROOM:
+            if (!queue_for_room(call, step, call->wanted))
+                return;
+            step = resume(call, step);
+            break;
         case STEP_RECEIVE: receive(call); return;
         case STEP_YIELD: yield(call); return;
         case STEP_WATCH:
@@ -452,7 +463,7 @@ static void received(struct call *call, bool success)
 static void roomed(struct call *call)
 {
     call_move(call, CALL_RUNNING);
-    run(call, call->last);
+    run(call, call->last == STEP_ROOM && !call->dead ? resume(call, STEP_ROOM) : call->last);
 }
 
 static void woken(struct call *call)

@@ -43,6 +43,7 @@ enum step {
     STEP_ASK,     /* submit `op`; go on when it has completed */
     STEP_NEXT,    /* bring `op`'s next window; go on then */
     STEP_SEND,    /* send `reply` as one message of a stream; go on when it is sent */
+    STEP_ROOM,    /* wait for room for `wanted` bytes of an answer; go on then */
     STEP_RECEIVE, /* bring the client's next message into `request`, NULL where it has ended; go on then */
     STEP_YIELD,   /* let other calls of the queue have their turn; go on then */
     STEP_WATCH,   /* go on when woken */
@@ -92,6 +93,9 @@ struct reflection_progress {
 
 #define CALL_DETAILS_MAX 4
 
+/* Copied bytes of a unary answer that waits for no room. */
+#define CALL_SMALL_ANSWER 65536u
+
 /* A fact that a refusal tells machines, in ErrorInfo.metadata. */
 struct call_detail {
     const char *name;
@@ -126,6 +130,7 @@ struct call {
     int64_t since_ms; /* when it last sent or received something */
     size_t paced;     /* reply_pace() then */
     size_t room;      /* bytes taken of the server's */
+    size_t wanted;    /* STEP_ROOM */
     uint64_t sent_bytes;
     uint64_t key_count; /* asked for, where that is more than one */
     struct room_place place;
@@ -219,6 +224,11 @@ const uint8_t *call_request_bytes(struct call *call, size_t *out_len);
 
 /* Where its answer's payloads come from, for encode.h. */
 struct encode_source call_source(struct call *call);
+
+/**
+ * Before up to `bytes` are copied into the reply. Returns: true go ahead; false with STEP_ROOM to be returned first.
+ */
+bool call_has_room(struct call *call, uint64_t bytes);
 
 /* Pack a message as the reply. */
 void call_pack(struct call *call, const ProtobufCMessage *message);

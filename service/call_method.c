@@ -172,6 +172,14 @@ struct encode_source call_source(struct call *call)
     return (struct encode_source){.engine = call->engine, .op = &call->op, .by_reference = access_is_plain(call)};
 }
 
+bool call_has_room(struct call *call, uint64_t bytes)
+{
+    if (call->room > 0 || bytes <= CALL_SMALL_ANSWER)
+        return true;
+    call->wanted = (size_t)bytes;
+    return false;
+}
+
 void call_pack(struct call *call, const ProtobufCMessage *message)
 {
     encode_message(&call->reply, message);
