@@ -14,6 +14,7 @@
 #define KEEPALIVE_TIMEOUT_MS 10000
 #define RECONNECT_MIN_MS     100
 #define RECONNECT_MAX_MS     1000
+#define CONNECT_MS           5000      /* which a connection may take: in the core, the least time between two tries */
 #define WINDOW_BYTES         (4 << 20) /* of a stream: what a server may send ahead */
 #define PEM_BYTES_MAX        ((size_t)16 << 20)
 
@@ -116,6 +117,7 @@ bool channel_open(struct channel *channel, const struct channel_to *to, char *wh
         integer_arg(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, KEEPALIVE_TIMEOUT_MS),
         integer_arg("grpc.initial_reconnect_backoff_ms", RECONNECT_MIN_MS),
         integer_arg(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, RECONNECT_MAX_MS),
+        integer_arg(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, CONNECT_MS),
         /* a compressed answer, which rdrived never sends, would be inflated without a limit */
         integer_arg(GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET, 1 << GRPC_COMPRESS_NONE),
     };

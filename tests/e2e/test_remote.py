@@ -208,6 +208,13 @@ class Tls(RemoteTest):
         url = self.start_tls()
         self.assertEqual(self.done("last", url, "--ca", self.authority.pair.cert), self.done("last", self.served))
 
+    def test_a_bench_asks_over_it_too(self):
+        run("put", "--create", self.served, "k", "v")
+        url = self.start_tls()
+        told = self.done("bench", url, "--ca", self.authority.pair.cert, "--key-list", "-", "--operations", "5",
+                         "--inflight", "2", "--json", stdin=b"k\n")
+        self.assertEqual(json.loads(told)["hits"], 5)
+
     def test_no_other_server_is_believed(self):
         shutil.copy(VALID / "05_deletes.srd", self.served)
         url = self.start_tls()
