@@ -47,6 +47,8 @@ static bool fill_window(rd_store *store, rd_op *op, bool patient)
             first = local->next_key;
             count = at_most(at_most(left, TRAILERS_MAX), op->value_max - op->value_count);
             snapshot_trailers(&local->snapshot, key, count, at_most(left - count, TRAILERS_MAX), trailers);
+            if (!op->no_payload)
+                snapshot_prefetch_payloads(&local->snapshot, trailers, count);
         }
         const struct trailer *trailer = &trailers[local->next_key - first];
         local->inline_work += value_work(store, op, key, trailer);

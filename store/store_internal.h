@@ -141,6 +141,22 @@ struct trailer {
     bool known; /* else store_load looks for itself, and finds out why */
 };
 
+/* Fetch the beginnings of their payloads; what follows, the processor fetches itself. */
+#define PAYLOAD_AHEAD 256u
+static inline __attribute__((always_inline)) void
+snapshot_prefetch_payloads(const struct snapshot *snapshot, const struct trailer *trailers, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        const struct entry *entry = &trailers[i].entry;
+        if (!trailers[i].known)
+            continue;
+        uint64_t end = entry->start_off + PAYLOAD_AHEAD < entry->trailer_off ? entry->start_off + PAYLOAD_AHEAD
+                                                                             : entry->trailer_off;
+        for (uint64_t off = entry->start_off; off < end; off += 64)
+            __builtin_prefetch(snapshot->mapping->base + off);
+    }
+}
+
 static inline size_t at_most(size_t count, size_t most)
 {
     return count < most ? count : most;
