@@ -62,7 +62,7 @@ static void check_metadata(const struct answer *answer, struct span metadata)
     while (next_field(&metadata, &field))
         if (field.number == METADATA_KEY_HASH)
             hash = field.value;
-    CHECK(hash == answer->work->hashes[answer->picks[answer->next]]);
+    CHECK(hash == work_hash(answer->picks[answer->next]));
 }
 
 static void take_payload(struct answer *answer, uint64_t off, struct span payload)

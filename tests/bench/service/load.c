@@ -5,8 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAKE_BATCH 1024u
-
 static const char usage[] =
     "usage: bench_service_load --make STORE --keys N --value-bytes N\n"
     "       bench_service_load --target TARGET --address HOST:PORT --work WORK [OPTION...]\n"
@@ -62,9 +60,9 @@ static void make_store(const struct request *request)
     rd_fault fault = {0};
     rd_store *store;
     rd_written done;
-    rd_write_item items[MAKE_BATCH];
+    rd_write_item items[BATCH];
     /* few large values a batch */
-    size_t batch = work->value_len >= (16u << 10) ? 1 : MAKE_BATCH;
+    size_t batch = work->value_len >= (16u << 10) ? 1 : BATCH;
     uint8_t *values = malloc(batch * work->value_len);
     CHECK(values != NULL);
     if (rd_store_open(request->make, &options, &fault, &store) != RD_OK)
@@ -73,7 +71,7 @@ static void make_store(const struct request *request)
         size_t count = work->keys - first < batch ? (size_t)(work->keys - first) : batch;
         for (size_t k = 0; k < count; k++) {
             work_value(work, first + k, values + k * work->value_len);
-            items[k] = (rd_write_item){.key_hash = work->hashes[first + k],
+            items[k] = (rd_write_item){.key_hash = work_hash(first + k),
                                        .payload = {.data = values + k * work->value_len, .len = work->value_len}};
         }
         CHECK(rd_store_batch_write(store, items, count, &done) == RD_OK);
@@ -178,7 +176,7 @@ static void run(struct request *request)
 int main(int argc, char **argv)
 {
     struct request request = {
-        .work = {.keys = 1000000, .seed = 0x5eed},
+        .work = {.keys = 1000000, .seed = PICK_SEED},
         .meter = {.calls = 10000, .warmup = 1000, .in_flight = 1},
         .value_len = 100,
         .batch = 1,

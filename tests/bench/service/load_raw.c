@@ -87,8 +87,7 @@ static void put_number(struct bytes *bytes, const char *before, size_t number, c
 
 static void put_key(struct bytes *bytes, uint64_t i)
 {
-    reserve(bytes, KEY_MAX);
-    bytes->end += work_key((char *)bytes->data + bytes->end, i);
+    bytes->end += key_format((char *)reserve(bytes, KEY_LEN_MAX), i);
 }
 
 static void put_value(struct bytes *bytes, const struct work *work, uint64_t i)
@@ -102,8 +101,8 @@ static void put_value(struct bytes *bytes, const struct work *work, uint64_t i)
 
 static void put_bulk_key(struct bytes *out, uint64_t i)
 {
-    char key[KEY_MAX];
-    size_t len = work_key(key, i);
+    char key[KEY_LEN_MAX];
+    size_t len = key_format(key, i);
     put_number(out, "$", len, "\r\n");
     put(out, key, len);
     put(out, "\r\n", 2);

@@ -9,6 +9,8 @@
 enum { READ_KEY = 1, BATCH_KEYS = 1, BATCH_OMIT = 2, HASHED_HASHES = 1, HASHED_OMIT = 3, STREAM_KEY = 1 };
 enum { VARINT = 0, LEN = 2 };
 
+#define KEYS_MAX 100000000u /* that key_format can do */
+
 __attribute__((format(printf, 1, 2))) void die(const char *format, ...)
 {
     va_list arguments;
@@ -20,47 +22,26 @@ __attribute__((format(printf, 1, 2))) void die(const char *format, ...)
     exit(2);
 }
 
-/* splitmix64 */
-static uint64_t random_next(uint64_t *state)
+uint64_t work_hash(uint64_t i)
 {
-    uint64_t z = *state += UINT64_C(0x9e3779b97f4a7c15);
-    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return z ^ (z >> 31);
-}
-
-size_t work_key(char out_key[KEY_MAX], uint64_t i)
-{
-    char digits[20];
-    size_t count = 0;
-    do
-        digits[count++] = (char)('0' + i % 10);
-    while ((i /= 10) != 0);
-    memcpy(out_key, "bench-key-", 10);
-    for (size_t k = 0; k < count; k++)
-        out_key[10 + k] = digits[count - 1 - k];
-    return 10 + count;
+    char key[KEY_LEN_MAX];
+    size_t len = key_format(key, i);
+    return rd_hash((rd_span){.data = key, .len = len});
 }
 
 void work_init(struct work *work)
 {
     uint64_t state = 1;
-    CHECK(work->value_len >= VALUE_LEN_MIN && work->keys > 0 && work->batch > 0);
+    CHECK(work->value_len >= VALUE_LEN_MIN && work->keys > 0 && work->keys <= KEYS_MAX && work->batch > 0);
     work->pattern = malloc(work->value_len + 8);
-    work->hashes = malloc(work->keys * sizeof *work->hashes);
-    CHECK(work->pattern != NULL && work->hashes != NULL);
+    CHECK(work->pattern != NULL);
     for (size_t i = 0; i < work->value_len; i += 8)
-        memcpy(work->pattern + i, &(uint64_t){random_next(&state)}, 8);
-    for (uint64_t i = 0; i < work->keys; i++) {
-        char key[KEY_MAX];
-        work->hashes[i] = rd_hash((rd_span){.data = key, .len = work_key(key, i)});
-    }
+        memcpy(work->pattern + i, &(uint64_t){pick_below(&state, UINT64_MAX)}, 8);
 }
 
 void work_fini(struct work *work)
 {
     free(work->pattern);
-    free(work->hashes);
 }
 
 void work_value(const struct work *work, uint64_t i, uint8_t *out_value)
@@ -83,10 +64,8 @@ bool work_is_value(const struct work *work, uint64_t i, uint64_t off, const void
 void work_pick(struct work *work, uint64_t *out_picks)
 {
     for (size_t k = 0; k < work->batch; k++) {
-        uint64_t nth = work->asked * work->batch + k;
-        uint64_t random = random_next(&work->seed);
-        out_picks[k] = work->asked < work->in_order ? nth % work->keys
-                                                    : (uint64_t)(((unsigned __int128)random * work->keys) >> 64);
+        uint64_t random = pick_below(&work->seed, work->keys);
+        out_picks[k] = work->asked < work->in_order ? (work->asked * work->batch + k) % work->keys : random;
     }
     work->asked++;
 }
@@ -101,8 +80,8 @@ static uint8_t *put_varint(uint8_t *at, uint64_t value)
 
 static uint8_t *put_key(uint8_t *at, unsigned field, uint64_t i)
 {
-    char key[KEY_MAX];
-    size_t len = work_key(key, i);
+    char key[KEY_LEN_MAX];
+    size_t len = key_format(key, i);
     *at++ = (uint8_t)(field << 3 | LEN);
     at = put_varint(at, len);
     memcpy(at, key, len);
@@ -120,7 +99,7 @@ static uint8_t *put_flag(uint8_t *at, unsigned field, bool flag)
 
 size_t work_request_max(const struct work *work)
 {
-    return 16 + work->batch * (KEY_MAX + 2);
+    return 16 + work->batch * (KEY_LEN_MAX + 2);
 }
 
 size_t work_request(const struct work *work, const uint64_t *picks, uint8_t *out_request)
@@ -139,7 +118,7 @@ size_t work_request(const struct work *work, const uint64_t *picks, uint8_t *out
         *at++ = (uint8_t)(HASHED_HASHES << 3 | LEN);
         at = put_varint(at, 8 * work->batch);
         for (size_t k = 0; k < work->batch; k++, at += 8)
-            memcpy(at, &work->hashes[picks[k]], 8);
+            memcpy(at, &(uint64_t){work_hash(picks[k])}, 8);
         at = put_flag(at, HASHED_OMIT, work->omit_metadata);
         break;
     case WORK_COUNT: break;

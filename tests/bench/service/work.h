@@ -2,18 +2,15 @@
 #ifndef RDRIVE_BENCH_SERVICE_WORK_H
 #define RDRIVE_BENCH_SERVICE_WORK_H
 
+#include "../engine/shape.h"
 #include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#define KEY_MAX 32u
 
 /* Each of them has a row in load_grpc.c; Redis and memcached do the first three. */
 enum work_kind { WORK_READ, WORK_BATCH_READ, WORK_BATCH_HASHED, WORK_BATCH_STREAM, WORK_READ_STREAM, WORK_COUNT };
 
 struct work {
     enum work_kind kind;
-    uint64_t keys; /* bench-key-0 and so on, all of them there */
+    uint64_t keys; /* shape.h's, all of them there */
     size_t value_len;
     size_t batch; /* keys a call asks for */
     bool omit_metadata;
@@ -21,7 +18,6 @@ struct work {
     uint64_t seed;       /* then for random ones */
     uint64_t asked;      /* calls so far */
     size_t expect_bytes; /* not 0: answers are not looked at, only whether each has so many bytes */
-    uint64_t *hashes;    /* of the keys */
     uint8_t *pattern;    /* what values have in common */
 };
 
@@ -31,8 +27,8 @@ struct work {
 void work_init(struct work *work);
 void work_fini(struct work *work);
 
-/* Returns: its length. It isn't terminated. */
-size_t work_key(char out_key[KEY_MAX], uint64_t i);
+/* Of key i. It is computed each time: a table of so many would be slower. */
+uint64_t work_hash(uint64_t i);
 void work_value(const struct work *work, uint64_t i, uint8_t *out_value);
 /* `bytes` are `len` of key i's value from `off` on. */
 bool work_is_value(const struct work *work, uint64_t i, uint64_t off, const void *bytes, size_t len);
