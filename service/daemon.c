@@ -299,11 +299,11 @@ static int serve(struct daemon *daemon)
         LOG(LOG_ERROR, "cannot open the store", LOG_TEXT("why", opener->fault.text));
         return EXIT_CANNOT;
     }
+    if (!pressure_start(&daemon->pressure, &daemon->server, opener->store))
+        return EXIT_CANNOT;
     server_set_engine(&daemon->server, opener->engine);
     log_serving(daemon);
     storewatch_begin(&daemon->watch, opener->store, &opener->info);
-    if (!pressure_start(&daemon->pressure, &daemon->server, opener->store))
-        return EXIT_CANNOT;
     if (signal == 0) /* else it came as the opening ended */
         signal = keep(daemon);
     drain(daemon, signal);

@@ -3,9 +3,8 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#define LOOK_MS     1000
-#define LOOK_MS_MAX 64000
-#define HELD_MIN    ((uint64_t)4 << 20) /* held beyond what is in use: not worth the trouble below this */
+#define LOOK_MS  1000
+#define HELD_MIN ((uint64_t)4 << 20) /* held beyond what is in use: not worth the trouble below this */
 
 uint64_t memory_held(void)
 {
@@ -21,18 +20,17 @@ uint64_t memory_held(void)
 
 int64_t memory_give_back(void)
 {
-    static int64_t wait_ms = LOOK_MS;
+    static uint64_t kept; /* what trimming didn't bring when it was last tried: stacks and fragments */
     struct mallinfo2 info = mallinfo2();
+    uint64_t used = info.uordblks + info.hblkhd;
     uint64_t held = memory_held();
-    if (held < info.uordblks + info.hblkhd + HELD_MIN) {
-        wait_ms = LOOK_MS;
-        return wait_ms;
-    }
+    uint64_t idle = held > used ? held - used : 0;
+    if (idle < kept)
+        kept = idle;
+    if (idle < kept + HELD_MIN)
+        return LOOK_MS;
     malloc_trim(0);
-    /* what trimming doesn't bring is stacks and fragments: look ever more rarely */
-    if (memory_held() + HELD_MIN / 4 > held)
-        wait_ms = 2 * wait_ms < LOOK_MS_MAX ? 2 * wait_ms : LOOK_MS_MAX;
-    else
-        wait_ms = LOOK_MS;
-    return wait_ms;
+    held = memory_held();
+    kept = held > used ? held - used : 0;
+    return LOOK_MS;
 }

@@ -264,9 +264,11 @@ class Headers(HostileTest):
             with self.attack(f"{size:.0f} MiB of {what} headers of one call", sheds=True) as attack:
                 peer = attack.peer(self.address)
                 peer.send(frame(http2.HEADERS, 0, 1, http2.fields(UNARY)))
-                self.assertTrue(all(peer.send(piece) for piece in pieces))
+                for piece in pieces:
+                    peer.send(piece)
                 peer.send(frame(http2.CONTINUATION, END_HEADERS, 1))
-                peer.settle()
+                with contextlib.suppress(Ended):  # short of memory the core may have hung up
+                    peer.settle()
 
 
 class Pressure(HostileTest):

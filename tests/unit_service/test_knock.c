@@ -81,7 +81,7 @@ static void take_hello(struct fake *fake, int peer)
     uint8_t hello[HELLO_BYTES];
     ssize_t len = recv(peer, hello, sizeof hello, 0); /* written at once, so it comes so */
     bool good = len > 5 && hello[0] == 22 && hello[1] == 3 && (hello[3] << 8 | hello[4]) == len - 5 && hello[5] == 1;
-    if (!good)
+    if (len > 0 && !good) /* else the watch ended before it was sent */
         atomic_store(&fake->wrong_hello, true);
     say(peer, ALERT, sizeof ALERT - 1);
 }
