@@ -3,14 +3,12 @@
 import json
 import os
 import re
-import socket
 import stat
 import subprocess
 import threading
 import unittest
 
-from support import (BIN, DEADLINE_S, READER, SANITIZE, Code, Daemon, DaemonTest, daemon_environment, make_store,
-                     reader_pb2, tool)
+from support import (BIN, DEADLINE_S, SANITIZE, Daemon, DaemonTest, daemon_environment, make_store, reader_pb2, tool)
 
 NUMBERS = ["", "x", "-1", "1.5", "1e3", " 1", "1 ", "0x10", "99999999999999999999"]
 SIZES = [*NUMBERS, "K", "1KB", "64Q", "99999999999G"]
@@ -45,6 +43,9 @@ BAD = {
     "log-format": (["", "xml", "JSON"], "logfmt, json"),
     "log-level": (["", "loud", "INFO"], "error, warn, info, debug"),
 }
+
+# Options that may stand alone; with a value they say what they are.
+FLAGS = {"writable": ["", "maybe", "2", "true ", "tru"], "create": ["", "maybe", "-1"]}
 
 
 def run(*args, env=None):
@@ -84,8 +85,18 @@ class CommandLine(Options):
                 self.usage_error(self.store, env={variable: value}, says=(variable, *says[1:]))
 
     def test_bad_values_of_every_option_are_tried(self):
-        listed = re.findall(r"^  --([a-z-]+) VALUE$", run("--help")[1], re.MULTILINE)
-        self.assertEqual(sorted(listed), sorted(BAD))
+        listed = re.findall(r"^  --([a-z-]+)( VALUE)?$", run("--help")[1], re.MULTILINE)
+        self.assertEqual(sorted(name for name, value in listed if value), sorted(BAD))
+        self.assertEqual(sorted(name for name, value in listed if not value), sorted([*FLAGS, "help", "version"]))
+
+    def test_a_flag_takes_nothing_true_or_false(self):
+        for name, values in FLAGS.items():
+            variable = "RDRIVED_" + name.upper()
+            for value in values:
+                with self.subTest(option=name, value=value):
+                    says = (f"'{value}'", "true or false")
+                    self.usage_error(self.store, f"--{name}={value}", says=(f"--{name}", *says))
+                    self.usage_error(self.store, env={variable: value}, says=(variable, *says))
 
     def test_other_usage_errors_say_what_is_wrong(self):
         for args, says in [([], ("STORE", "--help")), ([self.store, "--frobnicate"], ("--frobnicate", "--help")),
