@@ -101,6 +101,11 @@ static const struct row {
     {"scrub-rate", "RDRIVED_SCRUB_RATE", FIELD(scrub_rate), 32 * M, 0, 1024 * G, true, "0 to 1024G, with K, M or G"},
     {"max-inflight", "RDRIVED_MAX_INFLIGHT", FIELD(max_inflight), 4096, 1, 1000000, false, "1 to 1000000"},
     {"max-memory", "RDRIVED_MAX_MEMORY", FIELD(max_memory), 256 * M, 16 * M, 1024 * G, true, "16M to 1024G"},
+    {"max-value-bytes", "RDRIVED_MAX_VALUE_BYTES", FIELD(max_value_bytes), G, 64 * K, 1024 * G, true, "64K to 1024G"},
+    {"max-queued-bytes", "RDRIVED_MAX_QUEUED_BYTES", FIELD(max_queued_bytes), 256 * M, M, 1024 * G, true,
+     "1M to 1024G"},
+    {"stall-timeout", "RDRIVED_STALL_TIMEOUT", FIELD(stall_timeout_s), 60, 0, 86400, false, "0 to 86400"},
+    {"slow-ms", "RDRIVED_SLOW_MS", FIELD(slow_ms), 0, 0, 3600000, false, "0 to 3600000"},
     {"max-connection-age", "RDRIVED_MAX_CONNECTION_AGE", FIELD(max_connection_age_s), 0, 0, 31536000, false,
      "0 to 31536000"},
     {"drain-delay", "RDRIVED_DRAIN_DELAY", FIELD(drain_delay_s), 0, 0, 3600, false, "0 to 3600"},
@@ -125,6 +130,10 @@ static void what_is_not_said_is_as_the_design_says(void **state)
     EXPECT(strcmp(config->index, "auto") == 0, "%s", config->index);
     EXPECT(config->log_format == LOG_LOGFMT && config->log_level == LOG_INFO, "log");
     EXPECT(config->unix_mode == 0660, "%o", (unsigned)config->unix_mode);
+    EXPECT(!config->writable && !config->create && !config->probe, "a flag is set");
+    EXPECT(config->sync.mode == RD_SYNC_ALWAYS, "%d", config->sync.mode);
+    EXPECT(config->tls_cert == NULL && config->tls_key == NULL && config->tls_client_ca == NULL, "TLS");
+    EXPECT(config->allow_writer.count == 0, "%zu", config->allow_writer.count);
     EXPECT(config->chunk_bytes == M, "%llu", (unsigned long long)config->chunk_bytes);
     for (size_t i = 0; i < ROWS; i++)
         if (rows[i].field != FIELD(threads))
@@ -287,6 +296,150 @@ static void listen_may_be_repeated_sixteen_times(void **state)
     }
 }
 
+static void a_flag_is_on_where_it_stands_or_as_its_value_says(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *word;
+        bool on;
+    } words[] = {{"true", true},   {"1", true},  {"yes", true}, {"on", true},   {"TRUE", true},
+                 {"false", false}, {"0", false}, {"no", false}, {"off", false}, {"Off", false}};
+    char line[100];
+    expect_run("--writable /store"); /* the word behind it is no value of it */
+    EXPECT(parsed.config.writable && strcmp(parsed.config.store_path, "/store") == 0, "%s", parsed.config.store_path);
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
+        snprintf(line, sizeof line, "/store --writable=%s", words[i].word);
+        expect_run(line);
+        EXPECT(parsed.config.writable == words[i].on, "%s", line);
+        setenv("RDRIVED_WRITABLE", words[i].word, 1);
+        expect_run("/store");
+        EXPECT(parsed.config.writable == words[i].on, "RDRIVED_WRITABLE=%s", words[i].word);
+        snprintf(line, sizeof line, "/store --writable=%s", words[i].on ? "false" : "true");
+        expect_run(line);
+        EXPECT(parsed.config.writable == !words[i].on, "the command line wins: %s", line);
+        clearenv();
+    }
+    expect_wrong("/store --writable=maybe", "--writable", "nothing, true or false");
+    expect_wrong("/store --writable=", "--writable", "nothing, true or false");
+    setenv("RDRIVED_CREATE", "2", 1);
+    expect_wrong("/store", "RDRIVED_CREATE", "nothing, true or false");
+    clearenv();
+    expect_wrong("/store --create", "--create", "--writable");
+    expect_run("/store --create --writable");
+    EXPECT(parsed.config.create, "create");
+}
+
+static void sync_is_a_word_or_an_interval(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *value;
+        rd_sync mode;
+        uint32_t interval_ms;
+    } good[] = {{"always", RD_SYNC_ALWAYS, 0},
+                {"none", RD_SYNC_NONE, 0},
+                {"interval:1", RD_SYNC_INTERVAL, 1},
+                {"interval:3600000", RD_SYNC_INTERVAL, 3600000}};
+    static const char *const wrong[] = {"",           "never",       "interval",         "interval:",  "interval:0",
+                                        "interval:x", "interval:1s", "interval:3600001", "interval:-1"};
+    char line[100];
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+        snprintf(line, sizeof line, "/store --sync %s", good[i].value);
+        expect_run(line);
+        EXPECT(parsed.config.sync.mode == good[i].mode, "%s", line);
+        EXPECT(parsed.config.sync.interval_ms == good[i].interval_ms, "%s", line);
+        setenv("RDRIVED_SYNC", good[i].value, 1);
+        expect_run("/store");
+        EXPECT(parsed.config.sync.mode == good[i].mode, "RDRIVED_SYNC=%s", good[i].value);
+        clearenv();
+    }
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        snprintf(line, sizeof line, "/store --sync=%s", wrong[i]);
+        expect_wrong(line, "--sync", "always, none, or interval:<ms>");
+    }
+}
+
+/* Whoever reaches a plain address that takes writes may write. */
+static void writing_is_for_this_machine_or_for_certified_names(void **state)
+{
+    (void)state;
+    static const char *const local[] = {"127.0.0.1:1", "127.255.0.9:1", "localhost:1",
+                                        "LocalHost:1", "[::1]:1",       "unix:/s"};
+    static const char *const reached[] = {"0.0.0.0:1",     "[::]:1",       "10.0.0.1:1",   "example.org:1",
+                                          "127.0.0.1.x:1", "1270.0.0.1:1", "[::ffff:1]:1", "localhost.x:1"};
+    char line[200];
+    for (size_t i = 0; i < sizeof local / sizeof local[0]; i++) {
+        snprintf(line, sizeof line, "/store --writable --listen %s", local[i]);
+        expect_run(line);
+    }
+    for (size_t i = 0; i < sizeof reached / sizeof reached[0]; i++) {
+        snprintf(line, sizeof line, "/store --listen %s", reached[i]);
+        expect_run(line); /* reading is for everybody */
+        snprintf(line, sizeof line, "/store --writable --listen unix:/s --listen %s", reached[i]);
+        expect_wrong(line, reached[i], "--tls-cert");
+        snprintf(line, sizeof line,
+                 "/store --writable --listen %s --tls-cert c --tls-key k --tls-client-ca a --allow-writer n",
+                 reached[i]);
+        expect_run(line);
+    }
+}
+
+static void tls_is_whole_or_not_at_all(void **state)
+{
+    (void)state;
+    expect_run("/store --tls-cert c --tls-key k");
+    EXPECT(strcmp(parsed.config.tls_cert, "c") == 0 && strcmp(parsed.config.tls_key, "k") == 0, "the pair");
+    expect_run("/store --tls-cert c --tls-key k --tls-client-ca a");
+    expect_wrong("/store --tls-cert c", "--tls-cert", "--tls-key");
+    expect_wrong("/store --tls-key k", "--tls-cert", "--tls-key");
+    expect_wrong("/store --tls-client-ca a", "--tls-client-ca", "--tls-cert");
+    expect_wrong("/store --writable --tls-cert c --tls-key k", "--writable", "--allow-writer");
+    expect_wrong("/store --writable --tls-cert c --tls-key k --tls-client-ca a", "--writable", "--allow-writer");
+    expect_wrong("/store --writable --tls-cert c --tls-key k --allow-writer n", "--allow-writer", "--tls-client-ca");
+}
+
+static void writers_are_names(void **state)
+{
+    (void)state;
+    expect_run("/store --allow-writer a.example --allow-writer cn:x");
+    EXPECT(parsed.config.allow_writer.count == 2, "%zu", parsed.config.allow_writer.count);
+    EXPECT(strcmp(parsed.config.allow_writer.at[1], "cn:x") == 0, "%s", parsed.config.allow_writer.at[1]);
+    setenv("RDRIVED_ALLOW_WRITER", "a,spiffe://b/c", 1);
+    expect_run("/store");
+    EXPECT(parsed.config.allow_writer.count == 2, "%zu", parsed.config.allow_writer.count);
+    EXPECT(strcmp(parsed.config.allow_writer.at[1], "spiffe://b/c") == 0, "%s", parsed.config.allow_writer.at[1]);
+    setenv("RDRIVED_ALLOW_WRITER", "a,,b", 1);
+    expect_wrong("/store", "RDRIVED_ALLOW_WRITER", "'' is not allowed");
+    clearenv();
+    expect_wrong("/store --allow-writer=", "--allow-writer", "DNS or URI name");
+    expect_wrong("/store --allow-writer=cn:", "--allow-writer", "DNS or URI name");
+}
+
+/* It needs no store, nor anything to fit the rest: it asks another daemon. */
+static void a_probe_takes_an_address_or_the_first_in_force(void **state)
+{
+    (void)state;
+    expect_run("--probe");
+    EXPECT(parsed.config.probe && parsed.config.probe_address == NULL, "no address");
+    EXPECT(strcmp(parsed.config.listen.at[0], "127.0.0.1:50051") == 0, "%s", parsed.config.listen.at[0]);
+    expect_run("--probe 127.0.0.1:7");
+    EXPECT(parsed.config.probe && strcmp(parsed.config.probe_address, "127.0.0.1:7") == 0, "an address apart");
+    expect_run("--probe=unix:/s");
+    EXPECT(parsed.config.probe && strcmp(parsed.config.probe_address, "unix:/s") == 0, "an address behind =");
+    expect_run("--probe --listen unix:/s");
+    EXPECT(parsed.config.probe && parsed.config.probe_address == NULL, "an option is no address");
+    EXPECT(strcmp(parsed.config.listen.at[0], "unix:/s") == 0, "%s", parsed.config.listen.at[0]);
+    setenv("RDRIVED_LISTEN", "unix:/t,127.0.0.1:7", 1);
+    expect_run("--probe");
+    EXPECT(strcmp(parsed.config.listen.at[0], "unix:/t") == 0, "%s", parsed.config.listen.at[0]);
+    clearenv();
+    expect_run("--probe --create");
+    expect_wrong("--probe nowhere", "--probe", "host:port or unix:/path");
+    expect_wrong("--probe=", "--probe", "host:port or unix:/path");
+    parse("/store");
+    EXPECT(!parsed.config.probe, "not asked for");
+}
+
 static void the_chunk_fits_the_answer(void **state)
 {
     (void)state;
@@ -407,6 +560,12 @@ int main(void)
         OPTIONS_TEST(the_mode_is_octal),
         OPTIONS_TEST(addresses_are_host_and_port_or_a_socket),
         OPTIONS_TEST(listen_may_be_repeated_sixteen_times),
+        OPTIONS_TEST(a_flag_is_on_where_it_stands_or_as_its_value_says),
+        OPTIONS_TEST(sync_is_a_word_or_an_interval),
+        OPTIONS_TEST(writing_is_for_this_machine_or_for_certified_names),
+        OPTIONS_TEST(tls_is_whole_or_not_at_all),
+        OPTIONS_TEST(writers_are_names),
+        OPTIONS_TEST(a_probe_takes_an_address_or_the_first_in_force),
         OPTIONS_TEST(the_chunk_fits_the_answer),
         OPTIONS_TEST(the_environment_says_what_the_command_line_does_not),
         OPTIONS_TEST(a_list_in_the_environment_is_cut_at_commas),
