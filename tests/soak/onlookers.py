@@ -7,7 +7,7 @@ import threading
 import grpc
 
 from oracle import must, payload
-from owners import collect, group_keys, one_stamp, pair_keys, place_of
+from owners import Wholes, collect, group_keys, pair_keys
 from session import HANGS_S, Actor, Code
 from support import Health, health_pb2, health_pb2_grpc, reflection_pb2, reflection_pb2_grpc
 from support import reader_pb2 as r
@@ -28,11 +28,16 @@ def frozen(key):
 class Reader(Actor):
     """Reads groups and pairs that others write, in one batch each, and what nobody writes."""
 
+    def __init__(self, process, number):
+        super().__init__(process, number)
+        self.wholes = Wholes(process)
+
     def turn(self):
         self.dice.choice([self.group, self.group, self.pair, self.unchanged])()
 
     def group(self):
-        keys = group_keys(self.dice.randrange(GROUPS))
+        number, kills = self.dice.randrange(GROUPS), self.process.kills
+        keys = group_keys(number)
         self.dice.shuffle(keys)
         if self.dice.random() < 0.5:
             messages, done = self.stream(self.reader.BatchReadStream, r.BatchReadStreamRequest(keys=keys), 0.05)
@@ -40,14 +45,14 @@ class Reader(Actor):
             messages, done = self.stream(self.reader.BatchReadHashedKeys, r.BatchReadHashedKeysRequest(
                 keys=keys, key_hashes=[xxh3(key) for key in keys]), 0.05)
         if done:
-            one_stamp(keys, collect(messages, len(keys)))
+            self.wholes.stamps(number, kills, dict(zip(keys, collect(messages, len(keys)))))
             self.checks += 1
 
     def pair(self):
-        pair = self.dice.randrange(PAIRS)
+        pair, kills = self.dice.randrange(PAIRS), self.process.kills
         answer, done = self.ask(self.reader.BatchRead, r.BatchReadRequest(keys=pair_keys(pair)), 0.05)
         if done:
-            place_of(pair, answer)
+            self.wholes.places(pair, kills, answer)
             self.checks += 1
 
     def unchanged(self):
@@ -85,7 +90,7 @@ class Quitter(Actor):
         if kind == 0:
             self.stream(self.reader.ReadStream, r.ReadStreamRequest(key=self.dice.choice(LARGE)), 0.9)
         elif kind == 1:
-            self.stream(self.reader.BatchReadStream, r.BatchReadStreamRequest(keys=SMALL * 20), 0.9)
+            self.stream(self.reader.BatchReadStream, r.BatchReadStreamRequest(keys=SMALL * 4), 0.9)
         else:
             self.ask(self.reader.BatchRead, r.BatchReadRequest(keys=SMALL[:250]), 1.0)
 

@@ -32,6 +32,7 @@ class Process:
         self.address = address
         self.stopping = threading.Event()
         self.steady = threading.Event()  # there will be no restart any more
+        self.kills = 0
         self.lock = threading.Lock()
 
     def complain(self, text):

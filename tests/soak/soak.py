@@ -46,7 +46,8 @@ class Worker:
 
     def __init__(self, soak, address, roles):
         self.soak, self.roles = soak, roles
-        self.said, self.counted = [], None
+        self.said, self.awaited = collections.Counter(), collections.Counter()
+        self.counted = None
         self.changed = threading.Condition()
         self.process = subprocess.Popen([sys.executable, "-B", str(Path(__file__).with_name("worker.py")), address,
                                          *roles], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -59,12 +60,12 @@ class Worker:
             if word == "wrong":
                 self.soak.fail(rest)
             with self.changed:
-                self.said.append(word)
+                self.said[word] += 1
                 if word == "counted":
                     self.counted = json.loads(rest)
                 self.changed.notify_all()
         with self.changed:
-            self.said.append("ended")
+            self.said["ended"] += 1
             self.changed.notify_all()
         if self.counted is None:
             self.soak.fail(f"the worker of {' '.join(self.roles)} ended before its time")
@@ -74,8 +75,11 @@ class Worker:
         self.process.stdin.flush()
 
     def await_word(self, word):
+        """Once more than before."""
+        self.awaited[word] += 1
         with self.changed:
-            if not self.changed.wait_for(lambda: word in self.said or "ended" in self.said, ABSENT_AFTER_S):
+            if not self.changed.wait_for(lambda: self.said[word] >= self.awaited[word] or self.said["ended"],
+                                         ABSENT_AFTER_S):
                 raise Failed(f"the worker of {' '.join(self.roles)} doesn't say {word!r}")
 
     def count(self):
@@ -122,9 +126,11 @@ class Soak:
         self.daemon = Daemon(self.path, "--writable", "--sync", "always", "--listen", self.where, "--drain-grace", "3")
         self.where = self.daemon.address()
 
-    def restart(self, number):
+    def restart(self, number, under_load=True):
         self.daemon.send(number)
         self.daemon.stop(status=0 if number == signal.SIGTERM else -number)
+        if number == signal.SIGKILL and under_load:
+            self.all_say("killed", "noted")
         self.start()
         self.restarts[number.name] += 1
         self.info()
@@ -149,7 +155,7 @@ class Soak:
         self.watch(time.monotonic() + self.seconds * (1 - RESTART_PART))
         self.all_say("stop", "stopped")
         idle = self.await_idle(fresh)
-        self.restart(signal.SIGKILL)
+        self.restart(signal.SIGKILL, under_load=False)
         self.all_say("verify", "verified")
         self.report([worker.count() for worker in self.workers], idle)
 
@@ -187,8 +193,8 @@ class Soak:
         tool("verify", self.path)
         codes = sum((collections.Counter(each["codes"]) for each in counted), collections.Counter())
         tell(f"{sum(each['calls'] for each in counted)} calls, {sum(each['checks'] for each in counted)} checks, "
-             f"{sum(each['compactions'] for each in counted)} compactions, {dict(self.restarts)}, {live} keys at the end; "
-             f"{dict(codes)}")
+             f"{sum(each['compactions'] for each in counted)} compactions, {dict(self.restarts)}, {live} keys at the "
+             f"end; {dict(codes)}")
         tell(f"at first {idle[0]} descriptors and {idle[1] / MIB:.1f} MiB, idle {idle[2]} and {idle[3] / MIB:.1f} MiB")
         thirds = [[statistics.median(each) for each in zip(*part)] for part in self.thirds()]
         for (name, unit, rise), (first, second, third) in zip(RISES, zip(*thirds)):

@@ -1,6 +1,7 @@
 """
-One process of actors: `worker.py ADDRESS ROLE:NUMBER...`. On stdin it is told "steady" (no restart comes any more),
-"stop" and "verify"; on stdout it says "stopped", "verified", "wrong" and why, and at last what it has "counted".
+One process of actors: `worker.py ADDRESS ROLE:NUMBER...`. On stdin it is told "killed" (the daemon was, and is not
+back yet), "steady" (no restart comes any more), "stop" and "verify"; on stdout it says "noted", "stopped", "verified",
+"wrong" and why, and at last what it has "counted".
 """
 
 import collections
@@ -25,7 +26,10 @@ def main():
         actor.start()
     live = 0
     for line in sys.stdin:
-        if line == "steady\n":
+        if line == "killed\n":
+            process.kills += 1
+            print("noted", flush=True)
+        elif line == "steady\n":
             process.steady.set()
         elif line == "stop\n":
             process.stopping.set()
