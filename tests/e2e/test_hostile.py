@@ -186,7 +186,8 @@ class Floods(HostileTest):
 
     def test_settings_and_frames_without_effect_take_nothing(self):
         frames = {"settings": http2.settings({INITIAL_WINDOW_SIZE: 100}), "empty settings": http2.settings(),
-                  "acknowledgements": frame(http2.SETTINGS, ACK), "answers to pings": frame(http2.PING, ACK, 0, bytes(8)),
+                  "acknowledgements": frame(http2.SETTINGS, ACK),
+                  "answers to pings": frame(http2.PING, ACK, 0, bytes(8)),
                   "priorities": frame(http2.PRIORITY, 0, 1, bytes(4) + b"\1"), "windows": http2.window(0, 1),
                   "empty data": frame(http2.DATA, 0, 1),
                   "frames of no kind": frame(77, 0, 0, b"x"), "resets of nothing": http2.reset(1),
