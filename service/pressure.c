@@ -130,7 +130,9 @@ bool pressure_start(struct pressure *pressure, const struct server *server, rd_s
     uint64_t held = memory_held();
     uint64_t index = index_bytes(pressure);
     pressure->begun = held > index ? held - index : 0;
-    pressure->allowed = (2 * config->max_memory + config->max_queued_bytes + PRESSURE_SLACK) * OVERHEAD;
+    pressure->allowed = (2 * (config->max_memory + config->max_request_bytes) + config->max_queued_bytes +
+                         config->max_response_bytes + PRESSURE_SLACK) *
+                        OVERHEAD;
     pressure->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (pressure->stop_fd >= 0) {
         pressure->running = pthread_create(&pressure->thread, NULL, pressure_thread, pressure) == 0;

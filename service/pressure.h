@@ -5,8 +5,9 @@
  * a million of them in a few megabytes, or calls that it resets at once, faster than they are dealt with: a client that
  * acknowledges no settings is held to no limit at all, and takes hundreds of megabytes a second. A thread looks at what
  * the process holds, and where that is more than
- *   what it held when serving began, twice the index, twice --max-memory, --max-queued-bytes, and PRESSURE_SLACK,
- * it shuts down the connection that brought most bytes since memory began to grow, with all those that brought half as
+ *   what it held when serving began, twice the index, twice --max-memory and --max-request-bytes, --max-queued-bytes,
+ *   --max-response-bytes, and PRESSURE_SLACK,
+ * it resets the connection that brought most bytes since memory began to grow, with all those that brought half as
  * much or more. Their calls end, and what they hold is freed. Unix sockets are spared: the kernel doesn't count there,
  * and who comes by one is no stranger.
  */

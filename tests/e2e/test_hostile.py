@@ -275,8 +275,8 @@ class Headers(HostileTest):
 class Pressure(HostileTest):
     """What none of the core's limits bounds is bounded by dropping who brings it."""
 
-    options = ("--max-memory", "16M", "--max-queued-bytes", "16M")
-    limit = (2 * 16 + 16 + 64) * MIB
+    options = ("--max-memory", "16M", "--max-queued-bytes", "16M", "--max-request-bytes", "4M")
+    limit = (2 * (16 + 4) + 16 + 4 + 64) * MIB
     # memory is looked at each 50 ms; and the core turns what a call holds over once more as it ends
     most = 3 * limit
 
