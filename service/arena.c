@@ -16,7 +16,7 @@ void arena_init(struct arena *arena, struct budget *budget)
     arena->refused = false;
 }
 
-static bool budget_take(struct budget *budget, size_t bytes)
+bool budget_take(struct budget *budget, size_t bytes)
 {
     if (atomic_fetch_add(&budget->used, bytes) + bytes <= budget->max)
         return true;
@@ -24,10 +24,15 @@ static bool budget_take(struct budget *budget, size_t bytes)
     return false;
 }
 
+void budget_give(struct budget *budget, size_t bytes)
+{
+    atomic_fetch_sub(&budget->used, bytes);
+}
+
 static void block_free(struct arena *arena, struct arena_block *block)
 {
     if (arena->budget != NULL)
-        atomic_fetch_sub(&arena->budget->used, block->bytes);
+        budget_give(arena->budget, block->bytes);
     free(block);
 }
 
@@ -57,7 +62,7 @@ static struct arena_block *add_block(struct arena *arena, size_t bytes)
     struct arena_block *block = malloc(sizeof(*block) + bytes);
     if (block == NULL) {
         if (arena->budget != NULL)
-            atomic_fetch_sub(&arena->budget->used, bytes);
+            budget_give(arena->budget, bytes);
         return NULL;
     }
     if (arena->limit != SIZE_MAX)

@@ -16,6 +16,10 @@ struct budget {
     size_t max;
 };
 
+/* Returns: false where that would be more than `max`. */
+bool budget_take(struct budget *budget, size_t bytes);
+void budget_give(struct budget *budget, size_t bytes);
+
 struct arena {
     struct arena_block *blocks;
     uint8_t *next;

@@ -125,6 +125,8 @@ static void call_let_go(struct call *call)
     if (call->op_open)
         rd_engine_finish(call->engine, &call->op);
     call->op_open = false;
+    budget_give(&call->queue->server->budget, call->kept);
+    call->kept = 0;
     give_room(call);
     reply_fini(&call->reply);
     drop_request(call);
@@ -185,7 +187,7 @@ static void call_settle(struct call *call)
 {
     if (call->state != CALL_DONE || call->in_flight > 0)
         return;
-    if (call->method->watches && health_detach(call))
+    if (call->method->woken && health_detach(call))
         return; /* OP_WAKE will come */
     call_let_go(call);
     call_free(call);

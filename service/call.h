@@ -74,7 +74,8 @@ struct stream_progress {
 
 /* A WriteStream. */
 struct upload {
-    bool begun; /* the key is known */
+    bool begun;        /* the key is known */
+    uint64_t data_len; /* of the messages so far */
 };
 
 /* A health watch; the list and `wake_posted` are guarded by the health service's lock. */
@@ -130,6 +131,7 @@ struct call {
     int64_t since_ms; /* when it last sent or received something */
     size_t paced;     /* reply_pace() then */
     size_t room;      /* bytes taken of the server's */
+    size_t kept;      /* bytes taken of its budget, for what the engine keeps of an upload */
     size_t wanted;    /* STEP_ROOM */
     uint64_t sent_bytes;
     uint64_t key_count; /* asked for, where that is more than one */

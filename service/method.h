@@ -10,6 +10,7 @@ struct method {
     enum step (*resume)(struct call *); /* what the last step waited for has happened */
     bool never_shed;                    /* served also when too many calls are open, and while there is no store */
     bool watches;                       /* a stream without end: a drain doesn't wait for it */
+    bool woken;                         /* the health service's lock guards its `watch`, and wakes it */
     bool needs_engine;
     bool writes;         /* only for those who may (access.h) */
     bool client_streams; /* begin comes before any message; STEP_RECEIVE brings each */

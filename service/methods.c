@@ -63,7 +63,8 @@ const struct method methods[] = {
      .begin = health_watch_begin,
      .resume = health_watch_resume,
      .never_shed = true,
-     .watches = true},
+     .watches = true,
+     .woken = true},
     REFLECTION_ROW("v1"),
     REFLECTION_ROW("v1alpha"),
 };

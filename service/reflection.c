@@ -147,9 +147,6 @@ void reflection_answer(reflection_request *request, uint64_t *sent, struct refle
 
 /* ---- the stream ---- */
 
-/* health_detach, which every stream that watches comes by, must find what it takes for a link to be NULL. */
-_Static_assert(sizeof(struct reflection_progress) <= offsetof(struct watch, link), "they share a union");
-
 enum step reflection_begin(struct call *call)
 {
     (void)call;

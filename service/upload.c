@@ -9,6 +9,19 @@ enum step write_stream_begin(struct call *call)
     return STEP_RECEIVE;
 }
 
+/* Count what the engine gathers in memory among the calls' own. Returns: false where that is too much. */
+static bool keep(struct call *call)
+{
+    uint64_t len = call->u.upload.data_len;
+    size_t more = (len < RD_STREAM_MEMORY ? (size_t)len : RD_STREAM_MEMORY) - call->kept;
+    if (!budget_take(&call->queue->server->budget, more)) {
+        call->arena.refused = true;
+        return false;
+    }
+    call->kept += more;
+    return true;
+}
+
 /* The pieces lie in `request`, which stays until the engine has taken them. */
 static enum step take_message(struct call *call)
 {
@@ -29,6 +42,9 @@ static enum step take_message(struct call *call)
     if (upload->begun && message.selector != UPLOAD_NONE)
         return call_refuse(call, REFUSE_SELECTOR,
                            "key or key_hash is set in a message after the first; set it in the first only");
+    upload->data_len += message.data_len;
+    if (!keep(call))
+        return call_fail(call, RD_E_NOMEM);
     call->op.pieces = message.pieces;
     call->op.piece_count = message.piece_count;
     if (upload->begun)

@@ -7,7 +7,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define STREAM_MEMORY_MAX  ((size_t)1 << 20)
 #define STREAM_MEMORY_MIN  ((size_t)16 << 10)
 #define STREAM_VALUE_MAX   (UINT64_C(1) << 30) /* unless the store's options say otherwise */
 #define STREAM_FILE_SUFFIX ".stream-XXXXXX"
@@ -120,7 +119,7 @@ rd_err rd_stream_append(rd_stream *stream, rd_span piece)
         return stream->failed;
     if (piece.len > stream->value_max - (stream->file_len + stream->used))
         stream->failed = RD_E_TOO_LARGE;
-    else if (piece.len > STREAM_MEMORY_MAX - stream->used)
+    else if (piece.len > RD_STREAM_MEMORY - stream->used)
         stream->failed = spill(stream, piece);
     else
         stream->failed = keep(stream, piece);
@@ -131,7 +130,7 @@ rd_err rd_stream_append(rd_stream *stream, rd_span piece)
 
 bool stream_stays_in_memory(const rd_stream *stream, uint64_t more_len)
 {
-    return more_len <= STREAM_MEMORY_MAX - stream->used;
+    return more_len <= RD_STREAM_MEMORY - stream->used;
 }
 
 bool stream_has_file(const rd_stream *stream)

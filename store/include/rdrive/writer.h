@@ -78,11 +78,12 @@ RD_MUST_CHECK rd_err rd_store_copy_hash(rd_store *store, uint64_t key_hash, rd_s
  */
 RD_MUST_CHECK rd_err rd_store_move_hash(rd_store *store, uint64_t key_hash, rd_store *target, rd_written *out_done);
 
+#define RD_STREAM_MEMORY ((size_t)1 << 20)
+
 /**
- * A value that arrives in pieces. It is gathered in memory up to 1 MiB and then in an unnamed file beside the store,
- * so that a slow source holds nobody up, and is appended as one entry at commit: nothing of it is seen, or left,
- * unless commit succeeds (E-05, E-06).
- * Threads: one a stream.
+ * A value that arrives in pieces. It is gathered in memory up to RD_STREAM_MEMORY and then in an unnamed file beside
+ * the store, so that a slow source holds nobody up, and is appended as one entry at commit: nothing of it is seen, or
+ * left, unless commit succeeds (E-05, E-06). Threads: one a stream.
  */
 typedef struct rd_stream rd_stream;
 RD_MUST_CHECK rd_err rd_stream_begin(rd_store *store, uint64_t key_hash, rd_stream **out_stream);
