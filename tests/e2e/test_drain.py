@@ -387,9 +387,11 @@ class Peers(Drain):
         message = b"\x0a\x05large"
         peer.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + widest + wider + raw_headers(f"/{READER}/ReadStream") +
                      frame(0, 1, 1, b"\0" + len(message).to_bytes(4, "big") + message))
-        self.daemon.send(signal.SIGTERM)
-        self.stopped(send=False, least=0.9, most=2 + QUICK_S)
         received = 0
+        while received < MIB:  # the stream has begun
+            self.assertTrue(data := peer.recv(MIB))
+            received += len(data)
+        self.stopped(least=0.9, most=2 + QUICK_S)
         try:
             while data := peer.recv(MIB):
                 received += len(data)
