@@ -115,15 +115,6 @@ class Peer:
             return False
         return True
 
-    def send_some(self, piece):
-        """As much as the server takes without waiting; returns how many bytes."""
-        try:
-            return self.socket.send(piece, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return 0
-        except (BrokenPipeError, ConnectionResetError) as ended:
-            raise Ended from ended
-
     def _take(self, size):
         while len(self.received) < size:
             try:
