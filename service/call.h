@@ -5,7 +5,8 @@
  * elsewhere, and all only post a tag to its queue: the engine's completion, the health service's wake and room for its
  * answer.
  *
- * call.c: its states and events. call_core.c: what is asked of gRPC's core for it. call_method.c: what methods use.
+ * call.c: its states and events. call_life.c: its storage. call_core.c: what is asked of gRPC's core for it.
+ * call_method.c: what methods use.
  */
 #ifndef CALL_H
 #define CALL_H
@@ -243,6 +244,18 @@ void call_wake(struct call *call);
 
 /* Room was taken for it. Requires: the room's lock. */
 void call_room(struct call *call);
+
+/* ---- between call.c and call_life.c ---- */
+
+/* A client has begun it: list it, and count it where the drain will look for it. */
+void call_opened(struct call *call);
+
+/* Give back the room that its message took, and the request. */
+void call_give_room(struct call *call);
+void call_drop_request(struct call *call);
+
+/* Give back all it holds, and the call. Requires: it is done, and no tag of it will come. */
+void call_free(struct call *call);
 
 /* ---- between call.c and call_core.c ---- */
 
