@@ -12,7 +12,8 @@ import grpc
 import harness
 from harness import KEYS, LARGE, ChaosTest, check_entry, eventually, support, values
 from storm import Storm
-from support import KIB, MIB, SLOWDOWN, Code, Health, health_pb2, reader_pb2, tell
+from support import KIB, MIB, SLOWDOWN, Code, Health, health_pb2, reader_pb2, tell, writer_pb2
+from writing import Messages
 
 SEED = int(os.environ.get("CHAOS_SEED_BASE", "0"))  # another one, another run
 STORMS = {  # options of the daemon, configuration of the engine
@@ -277,6 +278,102 @@ class DrainTest(Withheld):
         daemon.event("draining")
         daemon.send(signal.SIGTERM)
         self.assertEqual(self.drained(daemon, calls, 4), {"UNAVAILABLE"})
+
+
+class WriteTest(Withheld):
+    """Writes to an engine that takes its time: whoever waits is answered, and whoever leaves leaves nothing."""
+
+    COUNT = 60  # of the calls below
+
+    def start(self, *args, **chaos):
+        path = support.make_store(self.folder / "own.srd", {b"old-%d" % i: b"v%d" % i for i in range(10)})
+        return self.chaos("--writable", *args, chaos=chaos, store=path)
+
+    def withhold(self, daemon, writer, timeout=None):
+        """Calls of each kind, and of uploads some that have ended and some that have not."""
+        before = daemon.control.counts()["held"]
+        self.uploads = [Messages() for _ in range(10)]
+        for messages in self.uploads:
+            self.addCleanup(messages.end)
+            messages.put(key=b"upload", data=bytes(10_000))
+        item = writer_pb2.WriteItem(key=b"batch", payload=b"v")
+        calls = []
+        for i in range(10):
+            write = writer_pb2.WriteRequest(key=b"new-%d" % i, payload=b"v%d" % i)
+            calls += [writer.Write.future(write, timeout=timeout),
+                      writer.BatchWrite.future(writer_pb2.BatchWriteRequest(items=[item] * 100), timeout=timeout),
+                      writer.Delete.future(writer_pb2.DeleteRequest(key=b"old-%d" % i), timeout=timeout),
+                      writer.Rename.future(writer_pb2.RenameRequest(old_key=b"absent", new_key=b"x"), timeout=timeout),
+                      writer.BatchDelete.future(writer_pb2.BatchDeleteRequest(keys=[b"absent"] * 9), timeout=timeout),
+                      writer.WriteStream.future(self.uploads[i], timeout=timeout)]
+        if timeout is None:
+            daemon.control.wait("held", before + self.COUNT)
+        return calls
+
+    def end_uploads(self):
+        for messages in self.uploads:
+            messages.put(data=b"the end")
+            messages.end()
+
+    def assert_done(self, daemon, calls):
+        codes = [call.code() for call in calls]
+        self.assertEqual(codes, [Code.NOT_FOUND if k % 6 == 3 else Code.OK for k in range(self.COUNT)])
+        if daemon is None:
+            return
+        stub = daemon.reader_stub()
+        for i in range(10):
+            self.assertEqual(stub.Read(reader_pb2.ReadRequest(key=b"new-%d" % i)).entry.payload, b"v%d" % i)
+            self.assertFalse(stub.Exists(reader_pb2.ExistsRequest(key=b"old-%d" % i)).exists)
+        self.assertEqual(stub.Read(reader_pb2.ReadRequest(key=b"upload")).entry.payload, bytes(10_000) + b"the end")
+
+    def test_withheld_writes_are_done_when_the_engine_gets_to_them(self):
+        for chaos in (dict(seed=31, hold=1), dict(seed=32, hold=1, mode="late", delay_us_max=2000)):
+            daemon = self.start(**chaos)
+            calls = self.withhold(daemon, daemon.writer_stub())
+            self.assertFalse(any(call.done() for call in calls))
+            daemon.control.tell("go")
+            self.end_uploads()
+            self.assert_done(daemon, calls)
+            self.expect_free(daemon)
+            daemon.stop()
+
+    def test_cancelled_or_out_of_time_they_free_everything(self):
+        for timeout, heed in ((None, 1000), (None, 0), (0.2 * SLOWDOWN, 1000)):
+            with self.subTest(timeout=timeout, heed=heed):
+                daemon = self.start("--max-inflight", self.COUNT, seed=33, hold=1, heed_per_mille=heed)
+                calls = self.withhold(daemon, daemon.writer_stub(), timeout=timeout)
+                if timeout is None:
+                    for call in calls:
+                        call.cancel()
+                self.assertEqual({call.code() for call in calls},
+                                 {Code.CANCELLED if timeout is None else Code.DEADLINE_EXCEEDED})
+                if heed == 0:
+                    daemon.control.wait("cancels", self.COUNT)
+                    daemon.control.tell("go")
+                self.expect_free(daemon)
+                daemon.control.tell("go")
+                daemon.writer_stub().Write(writer_pb2.WriteRequest(key=b"and", payload=b"on"))
+                stub = daemon.reader_stub()
+                self.assertFalse(stub.Exists(reader_pb2.ExistsRequest(key=b"upload")).exists)
+                daemon.stop()
+
+    def test_a_drain_waits_for_them_for_its_grace(self):
+        daemon = self.start("--drain-grace", 30, seed=34, hold=1)
+        calls = self.withhold(daemon, daemon.writer_stub())
+        daemon.send(signal.SIGTERM)
+        self.assertEqual(daemon.event("draining")["open_calls"], str(self.COUNT))
+        daemon.control.tell("go")
+        self.end_uploads()
+        self.assert_done(None, calls)
+        self.assertEqual(daemon.wait(), 0, daemon.log())
+
+    def test_those_that_the_engine_never_does_end_unavailable_after_the_grace(self):
+        daemon = self.start("--drain-grace", 2, seed=35, hold=1, heed_per_mille=1000)
+        calls = self.withhold(daemon, daemon.writer_stub())
+        daemon.send(signal.SIGTERM)
+        self.assertEqual(daemon.wait(), 0, daemon.log())
+        self.assertEqual({call.code() for call in calls}, {Code.UNAVAILABLE})
+        self.assertEqual(daemon.end_counts()["live"], 0)
 
 
 class StartTest(ChaosTest):

@@ -16,7 +16,7 @@ from writing import Messages
 
 SMALL = 3_000  # values that are copied, 1000 bytes each
 LARGE = 8 * MIB  # one that goes by reference
-STALL_S = 1 if SANITIZE != "thread" else 4
+STALL_S = 1 if SANITIZE != "thread" else 2
 BATCH = 1_000_000
 GOOD = reader_pb2.ReadRequest(key=b"key")
 
