@@ -244,7 +244,7 @@ static void begin(struct connection *connection, const struct speech *speech)
 static void end(struct connection *connection, const struct speech *speech)
 {
     const struct load *load = connection->load;
-    CHECK(connection->next == load->work->batch);
+    CHECK(connection->open > 0 && connection->next == load->work->batch);
     meter_end(load->meter, connection->slots[connection->first].begun_ns, connection->bytes);
     connection->next = 0;
     connection->bytes = 0;
@@ -308,7 +308,7 @@ static void open_connection(struct connection *connection, const struct load *lo
     *connection = (struct connection){.load = load, .slot_count = slots, .payload = NONE};
     connection->fd = connect_to(load->address);
     connection->slots = calloc(slots, sizeof *connection->slots);
-    CHECK(connection->slots != NULL);
+    CHECK(slots > 0 && connection->slots != NULL);
     for (size_t i = 0; i < slots; i++) {
         connection->slots[i].picks = malloc(load->work->batch * sizeof(uint64_t));
         CHECK(connection->slots[i].picks != NULL);
