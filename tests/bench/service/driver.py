@@ -21,7 +21,7 @@ class Bench:
 
     def __init__(self, options, folder):
         processors = sorted(os.sched_getaffinity(0))
-        pin = len(processors) > 1 and not options.callgrind
+        pin = len(processors) > 1 and not (options.callgrind or options.smoke)
         self.programs = Programs(os.path.join(options.tree, "bin"), processors[0] if pin else None,
                                  processors[1] if pin else None, options.fifo)
         self.tree = options.tree
