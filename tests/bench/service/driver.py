@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import os
+import signal
 import sys
 import tempfile
 
@@ -206,6 +207,7 @@ def parse():
 
 
 def main():
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # stops the servers and removes the stores, too
     options = parse()
     missed = 0
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="bench-service.") as folder:
