@@ -34,7 +34,7 @@ class Server:
             self.address = self._wait(ready) if ready else f"127.0.0.1:{port}"
             if not ready:
                 self._connect(port)
-        except Exception:
+        except BaseException:
             self.process.kill()
             raise
 
@@ -108,8 +108,7 @@ class Programs:
         port = free_port()
         server = Server(["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly",
                          "no"], port=port, **self.place)
-        self.fill("redis", server, keys, value_bytes)
-        return server
+        return self.filled("redis", server, keys, value_bytes)
 
     def memcached(self, keys, value_bytes):
         """One thread, memory for all, a table that needn't grow. Filled."""
@@ -117,12 +116,16 @@ class Programs:
         user = ["-u", "nobody"] if os.geteuid() == 0 else []
         server = Server(["memcached", "-l", "127.0.0.1", "-p", str(port), "-U", "0", "-t", "1", "-m", "4096", "-o",
                          "hashpower=21", *user], port=port, **self.place)
-        self.fill("memcached", server, keys, value_bytes)
-        return server
+        return self.filled("memcached", server, keys, value_bytes)
 
-    def fill(self, target, server, keys, value_bytes):
-        subprocess.run([self.path("bench_service_load"), "--target", target, "--address", server.address, "--fill",
-                        "--keys", str(keys), "--value-bytes", str(value_bytes)], check=True)
+    def filled(self, target, server, keys, value_bytes):
+        try:
+            subprocess.run([self.path("bench_service_load"), "--target", target, "--address", server.address, "--fill",
+                            "--keys", str(keys), "--value-bytes", str(value_bytes)], check=True)
+        except BaseException:
+            server.stop()
+            raise
+        return server
 
     def make_store(self, path, keys, value_bytes):
         subprocess.run([self.path("bench_service_load"), "--make", path, "--keys", str(keys), "--value-bytes",
