@@ -185,14 +185,22 @@ class Stalled(OverloadTest):
     def start(self, *options, stall=STALL_S, **others):
         return super().start("--stall-timeout", stall, "--max-inflight", 1, *options, **others)
 
+    def opened(self, call):
+        """A peer whose call is being answered; it may be refused itself, for a read that was just answered."""
+        while True:
+            peer = self.peer(call)
+            headers = dict(peer.decoder.decode(peer.until(http2.HEADERS)))
+            if "grpc-status" not in headers:
+                return peer
+            self.assertEqual(headers["grpc-status"], "14")
+
     def test_a_reader_that_stops_is_ended_and_all_it_held_is_free(self):
         self.start()
         calls = {"by reference": LARGE_STREAM, "copied": SMALL_STREAM,
                  "one answer": raw_request("BatchRead", reader_pb2.BatchReadRequest(keys=list(values)[:200]))}
         for what, call in calls.items():
             with self.subTest(what):
-                peer = self.peer(call)
-                peer.until(http2.HEADERS)
+                peer = self.opened(call)
                 self.await_shed("the call is open")
                 begun = time.monotonic()
                 self.await_served("it is ended")
@@ -213,8 +221,7 @@ class Stalled(OverloadTest):
 
     def test_its_room_goes_to_those_who_wait(self):
         self.start("--max-queued-bytes", "1M", "--max-inflight", "2", "--chunk-bytes", "1M")
-        holder = self.peer(SMALL_STREAM)
-        holder.until(http2.HEADERS)
+        holder = self.opened(SMALL_STREAM)
         stream = self.stub.BatchReadStream(reader_pb2.BatchReadStreamRequest(keys=list(values)))
         self.assertEqual(sum(len(message.items) for message in stream), SMALL)
         self.assertEqual(holder.status(1), 8)
@@ -223,7 +230,7 @@ class Stalled(OverloadTest):
         """What a client takes of a message is not seen before it has taken all of it: hence the small chunks."""
         self.start("--chunk-bytes", "64K")
         for call in (LARGE_STREAM, SMALL_STREAM):
-            peer = self.peer(call)
+            peer = self.opened(call)
             begun = time.monotonic()
             while time.monotonic() - begun < 2.5 * STALL_S:
                 peer.send(http2.window(0, 128 * KIB), http2.window(1, 128 * KIB))
@@ -265,8 +272,7 @@ class Stalled(OverloadTest):
 
     def test_zero_is_never(self):
         self.start(stall=0)
-        peer = self.peer(LARGE_STREAM)
-        peer.until(http2.HEADERS)
+        peer = self.opened(LARGE_STREAM)
         time.sleep(1.5)  # nothing happens, which no event tells
         self.assertEqual(self.code_of_read(), Code.UNAVAILABLE)
         peer.send(http2.window(0, 2 * LARGE), http2.window(1, 2 * LARGE))
@@ -276,8 +282,7 @@ class Stalled(OverloadTest):
         self.start()
         watch = self.daemon.health_stub().Watch(health_pb2.HealthCheckRequest())
         self.assertEqual(next(watch).status, Health.SERVING)
-        peer = self.peer(LARGE_STREAM)
-        peer.until(http2.HEADERS)
+        peer = self.opened(LARGE_STREAM)
         self.assertEqual(peer.status(1), 8)  # the time it takes has passed
         self.assertTrue(watch.is_active())
 

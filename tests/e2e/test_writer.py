@@ -240,6 +240,16 @@ class Taken(WriterTest):
         self.assert_commit(self.writer.WriteStream(upload(OTHER, payload)))
         self.assertEqual(self.read_large(OTHER), payload)
 
+    def test_a_request_over_the_limit_is_refused_on_every_method(self):
+        service = writer_pb2.DESCRIPTOR.services_by_name["DataStoreWriterService"]
+        channel = self.daemon.channel()
+        before = self.info()
+        for method in service.methods:
+            with self.subTest(method=method.name):
+                call = channel.stream_stream(f"/{WRITER}/{method.name}", request_serializer=lambda data: data)
+                self.fails(Code.RESOURCE_EXHAUSTED, lambda: list(call(iter([bytes(16 * MIB + 1)]))))
+        self.assert_unchanged(before)
+
     def test_mutated_requests_end_ok_or_invalid_and_never_otherwise(self):
         chance = random.Random(3)
         channel = self.daemon.channel()
