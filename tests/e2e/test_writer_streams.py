@@ -186,6 +186,18 @@ class Many(Uploads):
             self.assertEqual((answer.payload_size, answer.checksum), (len(payload), zlib.crc32(payload)))
             self.assertEqual(self.read(b"stream-%d" % k), payload)
 
+    def test_what_they_gather_in_memory_counts_against_max_memory(self):
+        self.restart("--max-memory", "16M")
+        calls = [self.begin(b"stream-%d" % k, bytes(900 * KIB))[0] for k in range(20)]  # 17.6 MiB
+        eventually(lambda: any(call.done() for call in calls), "one is too many")
+        call = next(call for call in calls if call.done())
+        self.fails(Code.UNAVAILABLE, call.result, "--max-memory", reason="OVERLOADED", facts={"limit": 16 * MIB})
+        self.put(KEY, b"single writes go on")
+        for call in calls:
+            call.cancel()
+        eventually(lambda: self.code_of(lambda: self.writer.WriteStream(upload(GONE, bytes(15 * MIB)))) == Code.OK,
+                   "their memory is free")
+
     def test_of_two_streams_for_a_key_the_one_that_ends_later_wins(self):
         first, first_messages = self.begin(KEY, b"began first")
         second, second_messages = self.begin(KEY, b"began later")
