@@ -24,7 +24,8 @@ class Writing(Options):
         return daemon, daemon.reader_stub().GetStoreInfo(reader_pb2.GetStoreInfoRequest())
 
     def test_writable_is_what_the_line_says_else_the_environment_else_off(self):
-        cases = [((), {}, False), (("--writable",), {}, True), (("--writable=false",), {"RDRIVED_WRITABLE": "true"}, False),
+        cases = [((), {}, False), (("--writable",), {}, True),
+                 (("--writable=false",), {"RDRIVED_WRITABLE": "true"}, False),
                  (("--writable",), {"RDRIVED_WRITABLE": "false"}, True)]
         cases += [((), {"RDRIVED_WRITABLE": word}, on) for word, on in
                   (("true", True), ("1", True), ("YES", True), ("on", True), ("false", False), ("0", False))]

@@ -1,6 +1,7 @@
 """More than the daemon can take: who is refused, who waits, who is ended, and who goes on as if nothing were."""
 
 import os
+import signal
 import socket
 import tempfile
 import threading
@@ -169,6 +170,24 @@ class Queued(OverloadTest):
         self.assertFalse(self.has_begun(second))
         holders[0].send(http2.reset(1))
         second.until(http2.HEADERS)
+
+    def test_those_that_wait_hold_up_no_drain(self):
+        self.start("--drain-grace", 1, *self.options)
+        holders = self.fill()
+        waiting = [self.peer(SMALL_STREAM) for _ in range(20)]
+        self.assertFalse(self.has_begun(waiting[-1]))
+        begun = time.monotonic()
+        self.daemon.send(signal.SIGTERM)
+        self.assertEqual([peer.status(1) for peer in holders + waiting], [14] * 24)
+        self.assertEqual(self.daemon.wait(), 0)
+        self.assertLess(time.monotonic() - begun, 4 * SLOWDOWN)
+
+    def test_one_that_waits_may_run_out_of_time(self):
+        self.start("--threads", 1, "--max-inflight", 5, *self.options)
+        self.fill()
+        request = reader_pb2.BatchReadStreamRequest(keys=list(values))
+        self.fails(Code.DEADLINE_EXCEEDED, lambda: self.stub.BatchReadStream(request, timeout=0.2 * SLOWDOWN))
+        self.await_served("its place is free")
 
     def test_a_message_larger_than_all_the_room_is_sent_alone(self):
         self.start("--max-queued-bytes", "1M", "--chunk-bytes", "4M")

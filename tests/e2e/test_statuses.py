@@ -84,8 +84,8 @@ SHOWN_IN = {
     "PAYLOAD_REFUSED": "test_writer.py", "NO_SUCH_KEY": "test_writer.py", "MALFORMED": "test_refusals.py",
     "STALLED": "test_overload.py", "NO_SPACE": "test_writer_disk.py", "TRUNCATED": "test_cut.py",
     "IO": "test_writer_disk.py", "READ_ONLY": "test_writer_disk.py", "BUSY": "test_writer_disk.py",
-    "NO_IDENTITY": "../unit_service/test_access.c", "NOT_ALLOWED": "test_access.py", "READ_ONLY_SERVER": "test_access.py",
-    "UNKNOWN_METHOD": "test_refusals.py",
+    "NO_IDENTITY": "../unit_service/test_access.c", "NOT_ALLOWED": "test_access.py",
+    "READ_ONLY_SERVER": "test_access.py", "UNKNOWN_METHOD": "test_refusals.py",
 }
 WRITES = {("Write", "PAYLOAD_REFUSED"), ("WriteWithKeyHash", "PAYLOAD_REFUSED"), ("BatchWrite", "PAYLOAD_REFUSED"),
           ("BatchWrite", "BATCH_TOO_LARGE"), ("BatchWriteWithKeyHashes", "PAYLOAD_REFUSED"),
@@ -180,7 +180,7 @@ class Reads(StatusTest):
         self.assertEqual(self.stub.Read(reader_pb2.ReadRequest(key=GOOD)).entry.payload, VALUES[GOOD])
 
     def size_of(self, name):
-        """The answer's, serialized, had it been allowed; of a batch that of its payloads alone, which are not loaded."""
+        """The answer's, serialized, had it been allowed; of a batch's item that is not even loaded, its payload's."""
         entries = [entry_pb2.Entry(payload=VALUES[key], metadata=self.metadata(key)) for key in (GOOD, LARGE)]
         if name != "BatchRead":
             return reader_pb2.ReadResponse(entry=entries[1]).ByteSize()
