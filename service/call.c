@@ -377,7 +377,9 @@ void call_check_stall(struct call *call)
         return;
     }
     begin_waiting(call);
-    grpc_call_cancel_with_status(call->call, GRPC_STATUS_RESOURCE_EXHAUSTED, text, NULL);
+    call_refuse(call, REFUSE_STALLED, "%s", text); /* for the log: no trailing metadata gets past what waits */
+    call->has_status = true;
+    grpc_call_cancel_with_status(call->call, call->status, text, NULL);
 }
 
 void call_drop(struct call *call)

@@ -125,7 +125,8 @@ struct call {
     unsigned epoch;
     bool close_posted; /* OP_CLOSE, or within OP_FINISH */
     bool sent_initial;
-    bool dead; /* cancelled, out of time or connection lost: nothing we send arrives */
+    bool has_status; /* `status` was sent, or is what the call was ended with */
+    bool dead;       /* cancelled, out of time or connection lost: nothing we send arrives */
     int close_cancelled;
 
     int64_t begun_us; /* --slow-ms */
@@ -253,6 +254,9 @@ void call_opened(struct call *call);
 /* Give back the room that its message took, and the request. */
 void call_give_room(struct call *call);
 void call_drop_request(struct call *call);
+
+/* Tell the log of its end, where that is worth a line (call_log.c). */
+void call_log_end(const struct call *call);
 
 /* Give back all it holds, and the call. Requires: it is done, and no tag of it will come. */
 void call_free(struct call *call);

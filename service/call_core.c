@@ -1,8 +1,6 @@
 /* What is asked of gRPC's core for a call, batch by batch. */
 #include "call.h"
-#include "method.h"
 #include "server.h"
-#include <grpc/support/alloc.h>
 
 static void start_batch(struct call *call, const grpc_op *ops, size_t count, enum call_op_kind kind)
 {
@@ -72,18 +70,6 @@ bool call_post_message(struct call *call)
     return true;
 }
 
-static void log_slow(const struct call *call)
-{
-    int64_t us = server_now_us() - call->begun_us;
-    if (us / 1000 < (int64_t)call->queue->server->config->slow_ms)
-        return;
-    char *peer = grpc_call_get_peer(call->call);
-    LOG(LOG_WARN, "slow call", LOG_TEXT("method", call->method->path), LOG_NUMBER("ms", us / 1000),
-        LOG_NUMBER("code", call->status), LOG_NUMBER("keys", call->key_count), LOG_NUMBER("bytes", call->sent_bytes),
-        LOG_TEXT("peer", peer));
-    gpr_free(peer);
-}
-
 void call_post_finish(struct call *call)
 {
     grpc_op ops[4];
@@ -102,6 +88,7 @@ void call_post_finish(struct call *call)
     grpc_metadata trailing[STATUS_METADATA_MAX];
     size_t trailing_count = 0;
     grpc_slice text;
+    call->has_status = true;
     ops[count] = (grpc_op){.op = GRPC_OP_SEND_STATUS_FROM_SERVER};
     ops[count].data.send_status_from_server.status = call->status;
     if (call->status != GRPC_STATUS_OK) {
@@ -115,8 +102,6 @@ void call_post_finish(struct call *call)
     if (!call->close_posted)
         ops[count++] = close_op(call);
     start_batch(call, ops, count, OP_FINISH);
-    if (call->begun_us > 0)
-        log_slow(call);
     if (call->status != GRPC_STATUS_OK) {
         grpc_slice_unref(text);
         status_metadata_fini(trailing, trailing_count);

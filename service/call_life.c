@@ -116,6 +116,8 @@ static void call_uncount(struct call *call)
 void call_free(struct call *call)
 {
     struct queue *queue = call->queue;
+    if (call->counted)
+        call_log_end(call);
     call_let_go(call);
     grpc_metadata_array_destroy(&call->metadata);
     if (call->method == &unknown_method)

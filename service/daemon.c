@@ -186,7 +186,7 @@ static void drain(struct daemon *daemon, int signal)
     LOG(LOG_INFO, "draining", LOG_TEXT("signal", signal == SIGTERM ? "SIGTERM" : "SIGINT"),
         LOG_NUMBER("open_calls", server_open_calls(server)));
     /* 1: say so, and serve on; then until the calls open at the delay's end have ended */
-    health_set(&server->health, false);
+    health_set(&server->health, false, false);
     if (signal == SIGTERM)
         wait_until(daemon, never, now_ms() + (int64_t)config->drain_delay_s * 1000);
     atomic_store(&server->tell_ends, true);
@@ -197,6 +197,10 @@ static void drain(struct daemon *daemon, int signal)
     server_refuse(server);
     wait_until(daemon, all_ended, now_ms() + REFUSE_MS / 2);
     /* and what is still open then can't be waited for */
+    size_t left = server_open_calls(server);
+    if (left > 0)
+        LOG(LOG_WARN, "calls cut off", LOG_NUMBER("open_calls", left),
+            LOG_NUMBER("drain_grace", config->drain_grace_s));
     server_drop(server);
     wait_until(daemon, all_ended, now_ms() + REFUSE_MS / 2);
     LOG(LOG_INFO, "stopping", LOG_NUMBER("open_calls", server_open_calls(server)));
@@ -245,7 +249,7 @@ static void log_serving(const struct daemon *daemon)
 /* Look after memory and file until a signal comes. Returns: the signal. */
 static int keep(struct daemon *daemon)
 {
-    bool whole = true;
+    struct storewatch_state told = {.whole = true, .writing = daemon->config.writable};
     int64_t memory_due = now_ms();
     int signal = 0;
     while (signal == 0) {
@@ -253,10 +257,11 @@ static int keep(struct daemon *daemon)
             memory_due = now_ms() + memory_give_back();
         signal = wait_event(daemon, now_ms() + LOOK_MS);
         accept_tell();
-        bool now_whole = storewatch_look(&daemon->watch);
-        if (now_whole != whole) /* a file that was cut is no store to send anybody to */
-            health_set(&daemon->server.health, now_whole);
-        whole = now_whole;
+        struct storewatch_state now = storewatch_look(&daemon->watch);
+        if (now.whole != told.whole ||
+            now.writing != told.writing) /* a file that was cut is no store to send anybody to */
+            health_set(&daemon->server.health, now.whole, now.writing);
+        told = now;
     }
     return signal;
 }

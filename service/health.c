@@ -47,10 +47,11 @@ static void wake_all(struct health *health)
     }
 }
 
-void health_set(struct health *health, bool serving)
+void health_set(struct health *health, bool serving, bool writing)
 {
     pthread_mutex_lock(&health->lock);
     health->serving = serving;
+    health->writing = serving && writing;
     wake_all(health);
     pthread_mutex_unlock(&health->lock);
 }
@@ -108,40 +109,45 @@ static int service_named(const char *name)
     return -1;
 }
 
-static Grpc__Health__V1__HealthCheckResponse__ServingStatus status_of(struct call *call, int service, bool serving)
+/* What is told now, of one instant. */
+struct told {
+    bool serving;
+    bool writing;
+    bool ending;
+};
+
+static struct told told_now(struct call *call)
 {
-    bool writable = call->queue->server->config->writable;
+    struct health *health = health_of(call);
+    pthread_mutex_lock(&health->lock);
+    struct told told = {.serving = health->serving, .writing = health->writing, .ending = health->ending};
+    pthread_mutex_unlock(&health->lock);
+    return told;
+}
+
+static Grpc__Health__V1__HealthCheckResponse__ServingStatus status_of(const struct told *told, int service)
+{
     if (service < 0)
         return GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__SERVICE_UNKNOWN;
-    return serving && (writable || !services[service].writes)
+    return (services[service].writes ? told->writing : told->serving)
                ? GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__SERVING
                : GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__NOT_SERVING;
 }
 
-static bool is_serving(struct call *call, bool *out_ending)
-{
-    struct health *health = health_of(call);
-    pthread_mutex_lock(&health->lock);
-    bool serving = health->serving;
-    *out_ending = health->ending;
-    pthread_mutex_unlock(&health->lock);
-    return serving;
-}
-
 enum step health_check_begin(struct call *call)
 {
-    bool ending;
     Grpc__Health__V1__HealthCheckRequest *request =
         call_decode(call, &grpc__health__v1__health_check_request__descriptor);
     if (request == NULL)
         return STEP_FAIL;
+    struct told told = told_now(call);
     int service = service_named(request->service);
     if (service < 0)
         return call_refuse(call, REFUSE_SERVICE, "no service '%.100s' here; List names those there are",
                            request->service);
     check_response response;
     grpc__health__v1__health_check_response__init(&response);
-    response.status = status_of(call, service, is_serving(call, &ending));
+    response.status = status_of(&told, service);
     call_pack(call, &response.base);
     return STEP_END;
 }
@@ -154,11 +160,10 @@ enum step health_list_begin(struct call *call)
     Grpc__Health__V1__HealthListResponse__StatusesEntry entries[SERVICE_COUNT];
     Grpc__Health__V1__HealthListResponse__StatusesEntry *pointers[SERVICE_COUNT];
     Grpc__Health__V1__HealthListResponse response;
-    bool ending;
-    bool serving = is_serving(call, &ending);
+    struct told told = told_now(call);
     for (size_t i = 0; i < SERVICE_COUNT; i++) {
         grpc__health__v1__health_check_response__init(&statuses[i]);
-        statuses[i].status = status_of(call, (int)i, serving);
+        statuses[i].status = status_of(&told, (int)i);
         grpc__health__v1__health_list_response__statuses_entry__init(&entries[i]);
         entries[i].key = (char *)(uintptr_t)services[i].name;
         entries[i].value = &statuses[i];
@@ -186,9 +191,9 @@ enum step health_watch_begin(struct call *call)
 enum step health_watch_resume(struct call *call)
 {
     struct watch *watch = &call->u.watch;
-    bool ending;
-    int status = (int)status_of(call, watch->service, is_serving(call, &ending));
-    if (status == watch->told && !ending)
+    struct told told = told_now(call);
+    int status = (int)status_of(&told, watch->service);
+    if (status == watch->told && !told.ending)
         return STEP_WATCH; /* a change from now on posts a wake, which this queue handles after this */
     if (status == watch->told)
         return call_refuse(call, REFUSE_DRAINING, "the server is shutting down; watch another one");

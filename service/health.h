@@ -10,6 +10,7 @@ struct call;
 struct health {
     pthread_mutex_t lock; /* guards all below and each watch on the list */
     bool serving;
+    bool writing;
     bool ending; /* watches end */
     struct call *watches;
 };
@@ -17,8 +18,8 @@ struct health {
 void health_init(struct health *health);
 void health_fini(struct health *health);
 
-/* Set what is told and wake the watches. Any thread. */
-void health_set(struct health *health, bool serving);
+/* Set what is told, of the writer and of all else, and wake the watches. Any thread. */
+void health_set(struct health *health, bool serving, bool writing);
 
 /* End every watch, now and from now on, with UNAVAILABLE. Any thread. */
 void health_end(struct health *health);

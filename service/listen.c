@@ -7,6 +7,7 @@
 #include <limits.h>
 #include <linux/sockios.h>
 #include <linux/tcp.h> /* its tcp_info counts bytes; libc's doesn't */
+#include <netdb.h>
 #include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
@@ -117,12 +118,38 @@ static bool listen_unix(struct server *server, const char *address)
     return true;
 }
 
+/* The core says in prose of its own why it can't; asked directly, the system says it in a word. */
+static bool cannot_bind(const char *address)
+{
+    char host[256];
+    const char *port = strrchr(address, ':') + 1;
+    size_t len = (size_t)(port - 1 - address);
+    bool bracketed = address[0] == '[';
+    snprintf(host, sizeof(host), "%.*s", (int)(bracketed ? len - 2 : len), address + bracketed);
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
+    struct addrinfo *found = NULL;
+    int error = getaddrinfo(host, port, &hints, &found);
+    if (error != 0)
+        return cannot(address, gai_strerror(error));
+    int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int one = 1;
+    bool bound = fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) == 0 &&
+                 bind(fd, found->ai_addr, found->ai_addrlen) == 0 && listen(fd, 1) == 0;
+    const char *why = bound                 ? "grpc refuses it; see its own line before this one"
+                      : errno == EADDRINUSE ? "another process serves there; stop it, or choose another port"
+                                            : strerror(errno);
+    if (fd >= 0)
+        close(fd);
+    freeaddrinfo(found);
+    return cannot(address, why);
+}
+
 static bool listen_tcp(struct server *server, const char *address)
 {
     char bound[280];
     int port = add_port(server, address, tls_credentials(&server->tls));
     if (port == 0)
-        return cannot(address, "see grpc's own line before this one; does another process serve on that port?");
+        return cannot_bind(address);
     size_t host_len = (size_t)(strrchr(address, ':') - address);
     snprintf(bound, sizeof(bound), "%.*s:%d", (int)(host_len < 256 ? host_len : 256), address, port);
     LOG(LOG_INFO, "listening", LOG_TEXT("address", bound));

@@ -156,22 +156,29 @@ void log_event(enum log_level level, const char *event, const struct log_field *
     (void)ignored;
 }
 
-/* Whoever connects can make handshakes fail, and the core calls each an error: one line a second tells of them. */
+bool log_due(struct log_limit *limit, int64_t *out_untold)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    int_fast64_t last_s = atomic_load(&limit->told_s);
+    int_fast64_t now_s = (int_fast64_t)now.tv_sec + 1;
+    if (now_s == last_s || !atomic_compare_exchange_strong(&limit->told_s, &last_s, now_s)) {
+        atomic_fetch_add(&limit->untold, 1);
+        return false;
+    }
+    *out_untold = atomic_exchange(&limit->untold, 0);
+    return true;
+}
+
+/* Whoever connects can make handshakes fail, and the core calls each an error. */
 static void tell_handshake(const char *message)
 {
-    static atomic_int_fast64_t told_s; /* when, by a clock that doesn't stand at 0 */
-    static atomic_int_fast64_t untold;
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    int_fast64_t last_s = atomic_load(&told_s);
-    int_fast64_t now_s = (int_fast64_t)now.tv_sec + 1;
-    if (now_s == last_s || !atomic_compare_exchange_strong(&told_s, &last_s, now_s)) {
-        atomic_fetch_add(&untold, 1);
-        return;
-    }
+    static struct log_limit limit;
+    int64_t untold;
     const char *reason = strrchr(message, ':'); /* "Handshake failed with ... SSL routines::unsupported protocol." */
-    LOG(LOG_INFO, "tls handshake failed", LOG_TEXT("why", reason != NULL ? reason + 1 : message),
-        LOG_NUMBER("others_before", atomic_exchange(&untold, 0)));
+    if (log_due(&limit, &untold))
+        LOG(LOG_INFO, "tls handshake failed", LOG_TEXT("why", reason != NULL ? reason + 1 : message),
+            LOG_NUMBER("others_before", untold));
 }
 
 static void core_line(gpr_log_func_args *arguments)
@@ -180,6 +187,8 @@ static void core_line(gpr_log_func_args *arguments)
         tell_handshake(arguments->message);
         return;
     }
+    static struct log_limit limits[64]; /* clients can make it say the same as often as they like */
+    int64_t untold = 0;
     enum log_level level = LOG_DEBUG;
     switch (arguments->severity) {
     case GPR_LOG_SEVERITY_ERROR: level = LOG_ERROR; break;
@@ -188,8 +197,9 @@ static void core_line(gpr_log_func_args *arguments)
     }
     if (atomic_load(&core_is_quiet))
         level = LOG_DEBUG;
-    LOG(level, "grpc", LOG_TEXT("text", arguments->message), LOG_TEXT("file", arguments->file),
-        LOG_NUMBER("line", arguments->line));
+    if (level <= level_max && log_due(&limits[(unsigned)arguments->line % 64], &untold))
+        LOG(level, "grpc", LOG_TEXT("text", arguments->message), LOG_TEXT("file", arguments->file),
+            LOG_NUMBER("line", arguments->line), LOG_NUMBER("others_before", untold));
 }
 
 void log_quieten_core(void)

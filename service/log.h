@@ -2,6 +2,7 @@
 #ifndef LOG_H
 #define LOG_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -28,6 +29,16 @@ void log_quieten_core(void);
 
 /* `fields` ends with an empty one. */
 void log_event(enum log_level level, const char *event, const struct log_field *fields);
+
+/* For what others can make happen as often as they like: at most a line a second. Zeroed storage is ready. Any thread.
+ */
+struct log_limit {
+    atomic_int_fast64_t told_s; /* when, by a clock that doesn't stand at 0 */
+    atomic_int_fast64_t untold;
+};
+
+/* Whether it may be told now. `*out_untold`: how often it wasn't, since it last was. */
+bool log_due(struct log_limit *limit, int64_t *out_untold);
 
 /* LOG(LOG_INFO, "listening", LOG_TEXT("address", text), LOG_NUMBER("port", port)) */
 #define LOG(level, event, ...) log_event((level), (event), (const struct log_field[]){__VA_ARGS__ __VA_OPT__(, ){0}})

@@ -153,7 +153,7 @@ void server_wake(const struct server *server)
 void server_set_engine(struct server *server, rd_engine *engine)
 {
     atomic_store(&server->engine, engine);
-    health_set(&server->health, true);
+    health_set(&server->health, true, server->config->writable);
 }
 
 /* ---- start ---- */

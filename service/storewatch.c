@@ -53,16 +53,27 @@ static void tell_file(const rd_store_info *info)
     }
 }
 
-bool storewatch_look(struct storewatch *watch)
+static struct storewatch_state state_of(const rd_store_info *info)
+{
+    return (struct storewatch_state){.whole = info->file_state != RD_FILE_SHRUNK, .writing = info->writable};
+}
+
+struct storewatch_state storewatch_look(struct storewatch *watch)
 {
     rd_store_info info;
     const rd_store_info *told = &watch->told;
     if (rd_store_info_get(watch->store, &info) != RD_OK)
-        return told->file_state != RD_FILE_SHRUNK; /* nobody can tell */
+        return state_of(told); /* nobody can tell */
     if (info.damaged_entries > told->damaged_entries || info.damaged_ranges > told->damaged_ranges)
         tell_damage(watch, &info);
     if (info.file_state != told->file_state)
         tell_file(&info);
+    if (told->writable && !info.writable)
+        LOG(LOG_ERROR, "writing ended", LOG_NUMBER("file_bytes", info.file_size),
+            LOG_NUMBER("tail_offset", info.tail_off), LOG_TEXT("what", rd_err_text(RD_E_ENDED)));
+    if (info.generation != told->generation && info.entries < told->entries)
+        LOG(LOG_INFO, "compacted", LOG_NUMBER("entries", info.entries), LOG_NUMBER("file_bytes", info.file_size),
+            LOG_NUMBER("file_bytes_before", told->file_size), LOG_NUMBER("generation", info.generation));
     watch->told = info;
-    return info.file_state != RD_FILE_SHRUNK;
+    return state_of(&info);
 }

@@ -14,7 +14,13 @@ struct storewatch {
 /* Tell of the damage that opening found, as `info` has it. */
 void storewatch_begin(struct storewatch *watch, rd_store *store, const rd_store_info *info);
 
-/* Tell what has changed since, each change once. Returns: false while the file is cut below what is served. */
-bool storewatch_look(struct storewatch *watch);
+/* What the store is good for. */
+struct storewatch_state {
+    bool whole;   /* the file isn't cut below what is served */
+    bool writing; /* it takes writes */
+};
+
+/* Tell what has changed since, each change once. */
+struct storewatch_state storewatch_look(struct storewatch *watch);
 
 #endif
