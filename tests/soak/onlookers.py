@@ -115,6 +115,7 @@ class Upstart(Actor):
         self.connect()
         if self.ask(self.reader.Read, r.ReadRequest(key=SMALL[0]))[1]:
             self.checks += 1
+        began = self.began()
         calls = [self.reader.Read.future(r.ReadRequest(key=key), timeout=HANGS_S, wait_for_ready=True)
                  for key in self.dice.choices(SMALL, k=20)]
         stream = self.reader.ReadStream(r.ReadStreamRequest(key=LARGE[0]), timeout=HANGS_S, wait_for_ready=True)
@@ -123,7 +124,7 @@ class Upstart(Actor):
         calls[0].exception()
         self.channel.close()
         for call in (*calls, stream, *uploads):
-            self.ended(call.code(), call, impatient=True, also=[Code.INVALID_ARGUMENT])  # the upload is empty
+            self.ended(call.code(), call, True, [Code.INVALID_ARGUMENT], began)  # the upload is empty
 
 
 class Holder(Actor):
@@ -140,13 +141,14 @@ class Holder(Actor):
                 yield w.WriteStreamRequest(data=bytes(1000))
             go_on.wait()
 
+        began = self.began()
         call = self.writer.WriteStream.future(messages(), timeout=HANGS_S, wait_for_ready=True)
         call.add_done_callback(lambda _: go_on.set())
         self.wait(2)
         if self.dice.random() < 0.5:
             call.cancel()
         go_on.set()
-        self.ended(call.code(), call, impatient=True)
+        self.ended(call.code(), call, impatient=True, began=began)
         self.verify()
 
     def verify(self):
@@ -160,7 +162,7 @@ class Compactor(Actor):
     def turn(self):
         self.wait(self.dice.uniform(0.5, 3))
         messages = []
-        impatient = self.dice.random() < 0.2
+        impatient, began = self.dice.random() < 0.2, self.began()
         call = self.writer.Compact(w.CompactRequest(), timeout=HANGS_S, wait_for_ready=True)
         try:
             for message in call:
@@ -168,7 +170,7 @@ class Compactor(Actor):
                 if impatient:
                     call.cancel()
         except grpc.RpcError as error:
-            self.ended(error.code(), error, impatient, [Code.FAILED_PRECONDITION])  # one may still be on its way
+            self.ended(error.code(), error, impatient, [Code.FAILED_PRECONDITION], began)  # one may still be on its way
             return
         self.ended(Code.OK)
         must(messages and messages[-1].done and not any(each.done for each in messages[:-1]), "compaction", messages)
@@ -181,6 +183,7 @@ class Watcher(Actor):
     def turn(self):
         health = health_pb2_grpc.HealthStub(self.channel)
         request = health_pb2.HealthCheckRequest(service="rdrive.v1.DataStoreWriterService")
+        began = self.began()
         watch = health.Watch(request, timeout=HANGS_S, wait_for_ready=True)
         try:
             must(next(watch).status in (Health.SERVING, Health.NOT_SERVING), "a watch's status")
@@ -189,7 +192,7 @@ class Watcher(Actor):
         except grpc.RpcError as error:
             must(error.code() != Code.CANCELLED, "a watch that nobody cancelled ended so")
         watch.cancel()
-        self.ended(watch.code(), watch, impatient=True)
+        self.ended(watch.code(), watch, impatient=True, began=began)
 
     def look(self, health, request):
         self.wait(0.2)

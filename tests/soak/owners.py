@@ -119,12 +119,12 @@ class Owner(Actor):
         key, = self.some(1)
         value = self.fresh(key, self.dice.randint(SMALLEST, 3 * MIB))
         data = payload(*value)
-        answer, done = None, None
+        answer, done, began = None, None, self.began()
         try:
             answer = self.writer.WriteStream(self.messages(key, data), timeout=HANGS_S, wait_for_ready=True)
             done = self.ended(Code.OK)
         except grpc.RpcError as error:
-            done = self.ended(error.code(), error)
+            done = self.ended(error.code(), error, began=began)
         if done:
             must(answer.payload_size == len(data) and answer.checksum == zlib.crc32(data), "upload", key, answer)
         self.settle(done, {key: value})
@@ -140,6 +140,7 @@ class Owner(Actor):
             give_up.wait()
             yield w.WriteStreamRequest()  # not sent any more; the stream isn't half closed before
 
+        began = self.began()
         call = self.writer.WriteStream.future(messages(), timeout=HANGS_S, wait_for_ready=True)
         call.add_done_callback(lambda _: half_sent.set())
         half_sent.wait()
@@ -147,7 +148,7 @@ class Owner(Actor):
         code = call.code()
         give_up.set()
         must(code != Code.OK, "an upload without an end was answered")
-        self.ended(code, call, impatient=True)
+        self.ended(code, call, impatient=True, began=began)
         self.read(key)
 
     def rename(self):

@@ -51,7 +51,7 @@ class Actor(threading.Thread):
         self.calls = self.checks = 0
         self.codes = collections.Counter()
         self.code = None  # of the last call
-        self.settled = False  # has been answered since there are no restarts
+        self.settled = False  # a call that began after the last restart was answered
         self.connect()
 
     def connect(self):
@@ -85,18 +85,22 @@ class Actor(threading.Thread):
 
     # -- how a call ends
 
-    def ended(self, code, error=None, impatient=False, also=()):
+    def began(self):
+        """What is to be told to `ended` of a call that begins now: whether it is after the last restart, surely."""
+        return self.process.steady.is_set(), self.settled
+
+    def ended(self, code, error=None, impatient=False, also=(), began=(False, False)):
         """
         Note how a call ended. Returns: True: answered; False: the server refused it, and did nothing; None: who knows.
         """
-        steady = self.process.steady.is_set()
+        steady, settled = began
         self.calls += 1
         self.code = code
         self.codes[code.name] += 1
         if code == Code.OK or code in also:
             self.settled = self.settled or steady
             return code == Code.OK
-        if code == Code.UNAVAILABLE and not (steady and self.settled):
+        if code == Code.UNAVAILABLE and not settled:
             return False if error is not None and refused(error) else None
         must(impatient and code in (Code.CANCELLED, Code.DEADLINE_EXCEEDED), "a call ended", code.name,
              error.details() if error else "", "(impatient)" if impatient else "")
@@ -107,6 +111,7 @@ class Actor(threading.Thread):
         impatient = self.dice.random() < impatience
         wait = 10 ** self.dice.uniform(-4, -2)
         cancel = impatient and self.dice.random() < 0.5
+        began = self.began()
         try:
             future = method.future(request, timeout=wait if impatient and not cancel else HANGS_S, wait_for_ready=True)
             if cancel:
@@ -116,8 +121,8 @@ class Actor(threading.Thread):
         except grpc.FutureCancelledError:
             return None, self.ended(Code.CANCELLED, impatient=impatient)
         except grpc.RpcError as error:
-            return None, self.ended(error.code(), error, impatient, also)
-        return answer, self.ended(Code.OK)
+            return None, self.ended(error.code(), error, impatient, also, began)
+        return answer, self.ended(Code.OK, began=began)
 
     def stream(self, method, request, impatience=0.0, take=None):
         """
@@ -126,6 +131,7 @@ class Actor(threading.Thread):
         """
         most = int(10 ** self.dice.uniform(0, 1.5)) if self.dice.random() < impatience else None
         messages = []
+        began = self.began()
         call = method(request, timeout=HANGS_S, wait_for_ready=True)
         try:
             for message in call:
@@ -136,5 +142,5 @@ class Actor(threading.Thread):
                 if most is not None and len(messages) >= most:
                     call.cancel()
         except grpc.RpcError as error:
-            return messages, self.ended(error.code(), error, most is not None)
-        return messages, self.ended(Code.OK)
+            return messages, self.ended(error.code(), error, most is not None, began=began)
+        return messages, self.ended(Code.OK, began=began)
