@@ -9,13 +9,14 @@
 #define POSTS_SHARE    4u /* of the calls of a sweep, those that may well come at once */
 #define KIB            1024
 #define HANDSHAKE_MS   10000
-#define QUEUE_TURN_MS  250  /* a queue\'s thread looks around at least this often */
-#define DISCONNECT_MS  250  /* for the core to drop its connections */
+#define QUEUE_TURN_MS  250 /* a queue\'s thread looks around at least this often */
+#define DISCONNECT_MS  250 /* for the core to drop its connections */
+#define STREAMS_MIN    100
 #define LINGER_MS      1000 /* for peers to take what was sent to them */
 #define LINGER_IDLE_MS 200  /* for those who have it to notice the end; some look only at their next call */
 
 /* What the core is told, each with its reason; values that the configuration decides are filled in below. */
-enum { ARG_MAX_REQUEST, ARG_MAX_RESPONSE, ARG_AGE };
+enum { ARG_MAX_REQUEST, ARG_MAX_RESPONSE, ARG_AGE, ARG_STREAMS };
 static const struct {
     const char *name;
     int value;
@@ -23,6 +24,8 @@ static const struct {
     [ARG_MAX_REQUEST] = {GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, 0}, /* --max-request-bytes */
     [ARG_MAX_RESPONSE] = {GRPC_ARG_MAX_SEND_MESSAGE_LENGTH, -1},  /* we keep to our own limits */
     [ARG_AGE] = {GRPC_ARG_MAX_CONNECTION_AGE_MS, 0},              /* --max-connection-age */
+    /* A quarter of --max-inflight, and no less than STREAMS_MIN: no one connection takes all of it. Libraries wait. */
+    [ARG_STREAMS] = {GRPC_ARG_MAX_CONCURRENT_STREAMS, 0},
     /* A gzip message is inflated without limit before its size is checked: only identity is enabled. */
     {GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET, 1 << GRPC_COMPRESS_NONE},
     /* We never compress, nor does anybody ask for the core's own figures: both cost each call some instructions. */
@@ -53,6 +56,8 @@ static grpc_server *create_core(const struct config *config)
         int value = channel_args[i].value;
         if (i == ARG_MAX_REQUEST)
             value = (int)config->max_request_bytes;
+        else if (i == ARG_STREAMS)
+            value = (int)(config->max_inflight / 4 > STREAMS_MIN ? config->max_inflight / 4 : STREAMS_MIN);
         else if (i == ARG_AGE && config->max_connection_age_s == 0)
             continue; /* never */
         else if (i == ARG_AGE)
