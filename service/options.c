@@ -32,7 +32,8 @@ static const struct option_row option_rows[] = {
      "bytes a second at which payloads above 64K, which opening leaves unchecked, are checked in the background; 0: "
      "off"},
     {"max-value-bytes", KIND_BYTES, FIELD(max_value_bytes), "1G", 64 * KIB, 1024 * GIB, NULL,
-     "the largest value that WriteStream may write"},
+     "the largest value that may be written; WriteStream gathers up to 1M of each in memory, and what is more in an "
+     "unnamed file beside the store"},
     {"threads", KIND_COUNT, FIELD(threads), NULL, 1, 64, NULL,
      "threads that serve calls, each with its own completion queue; default: cores"},
     {"max-batch-keys", KIND_COUNT, FIELD(max_batch_keys), "1000000", 1, 100000000, NULL, "keys one batch may name"},
@@ -43,13 +44,17 @@ static const struct option_row option_rows[] = {
     {"chunk-bytes", KIND_BYTES, FIELD(chunk_bytes), NULL, 4 * KIB, 2 * GIB - 1, NULL,
      "bytes of one streamed message, at most --max-response-bytes; default: 1M, or that if it is less"},
     {"max-inflight", KIND_COUNT, FIELD(max_inflight), "4096", 1, 1000000, NULL,
-     "calls served at once; more are answered UNAVAILABLE; health and GetStoreInfo are never shed"},
+     "calls served at once; more are answered UNAVAILABLE; health, reflection and GetStoreInfo are never shed; one "
+     "connection has a quarter of them at most, or 100 if that is more, and its further calls wait in the client"},
     {"max-memory", KIND_BYTES, FIELD(max_memory), "256M", 16 * MIB, 1024 * GIB, NULL,
-     "memory for requests that are still arriving, and for what calls keep while they are served"},
+     "memory for requests that are still arriving, and again as much for what calls keep while they are served; the "
+     "process may hold 2 x (this + --max-request-bytes + the index) + --max-queued-bytes + --max-response-bytes + 64M, "
+     "beyond which it resets the connections that brought most"},
     {"max-queued-bytes", KIND_BYTES, FIELD(max_queued_bytes), "256M", MIB, 1024 * GIB, NULL,
      "copied bytes of answers not sent yet, over all calls: at the limit streams wait in order of arrival"},
     {"stall-timeout", KIND_COUNT, FIELD(stall_timeout_s), "60", 0, 86400, NULL,
-     "seconds after which a call that can neither send nor receive ends with RESOURCE_EXHAUSTED; 0: never"},
+     "seconds after which a call ends with RESOURCE_EXHAUSTED whose client takes nothing of its answer, or sends no "
+     "further message of its upload; 0: never"},
     {"max-connection-age", KIND_COUNT, FIELD(max_connection_age_s), "0", 0, 31536000, NULL,
      "seconds until a connection is asked to be made anew, so that clients rebalance; 0: never"},
     {"drain-delay", KIND_COUNT, FIELD(drain_delay_s), "0", 0, 3600, NULL,
@@ -67,7 +72,7 @@ static const struct option_row option_rows[] = {
     {"log-format", KIND_CHOICE, FIELD(log_format), "logfmt", 0, 0, format_choices, "how log lines look"},
     {"log-level", KIND_CHOICE, FIELD(log_level), "info", 0, 0, level_choices, "the least urgent line to log"},
     {"slow-ms", KIND_COUNT, FIELD(slow_ms), "0", 0, 3600000, NULL,
-     "log each call that takes as many milliseconds or more, without its keys; 0: none"},
+     "log each call that takes as many milliseconds or more, however it ends, without its keys; 0: none"},
     {"probe", KIND_PROBE, FIELD(probe), NULL, 0, 0, NULL,
      "ask the daemon at the address (default: the first --listen in force) whether it serves: exit status 0 or 1"},
     {"version", KIND_VERSION, 0, NULL, 0, 0, NULL, "print the version and exit"},
