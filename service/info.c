@@ -1,6 +1,7 @@
 /* Figures of the store: Len, IsEmpty, FileSize, GetStoreInfo. */
 #include "method.h"
 #include "server.h"
+#include <rdrive/upkeep.h>
 #include <rdrive/v1/reader.pb-c.h>
 
 static enum step ask_info(struct call *call, const ProtobufCMessageDescriptor *descriptor)
@@ -58,25 +59,26 @@ enum step store_info_begin(struct call *call)
     return ask_info(call, &rdrive__v1__get_store_info_request__descriptor);
 }
 
-/* The damaged ranges, in the call's arena. Returns: false when out of memory. */
-static bool put_ranges(struct call *call, Rdrive__V1__GetStoreInfoResponse *response)
+/* The damaged ranges as the answer has them. They lie on the stack: GetStoreInfo is answered also where calls have
+ * taken all of --max-memory. */
+struct ranges {
+    Rdrive__V1__DamagedRange *pointers[RD_DAMAGE_LISTED_MAX];
+    Rdrive__V1__DamagedRange ranges[RD_DAMAGE_LISTED_MAX];
+};
+
+static void put_ranges(const rd_engine_info *info, struct ranges *ranges, Rdrive__V1__GetStoreInfoResponse *response)
 {
-    const rd_engine_info *info = &call->op.info;
-    size_t count = info->damaged_range_count;
-    Rdrive__V1__DamagedRange *ranges = arena_alloc(&call->arena, count * sizeof(*ranges));
-    Rdrive__V1__DamagedRange **pointers = arena_alloc(&call->arena, count * sizeof(*pointers));
-    if (ranges == NULL || pointers == NULL)
-        return false;
+    size_t count = info->damaged_range_count < RD_DAMAGE_LISTED_MAX ? info->damaged_range_count : RD_DAMAGE_LISTED_MAX;
     for (size_t i = 0; i < count; i++) {
-        rdrive__v1__damaged_range__init(&ranges[i]);
-        ranges[i].offset = info->damaged_ranges[i].offset;
-        ranges[i].size = info->damaged_ranges[i].size;
-        ranges[i].what = (char *)(uintptr_t)info->damaged_ranges[i].what;
-        pointers[i] = &ranges[i];
+        Rdrive__V1__DamagedRange *range = &ranges->ranges[i];
+        rdrive__v1__damaged_range__init(range);
+        range->offset = info->damaged_ranges[i].offset;
+        range->size = info->damaged_ranges[i].size;
+        range->what = (char *)(uintptr_t)info->damaged_ranges[i].what;
+        ranges->pointers[i] = range;
     }
     response->n_damaged_ranges = count;
-    response->damaged_ranges = pointers;
-    return true;
+    response->damaged_ranges = ranges->pointers;
 }
 
 enum step store_info_resume(struct call *call)
@@ -102,8 +104,8 @@ enum step store_info_resume(struct call *call)
     response.limits = &limits;
     response.server_version = (char *)(uintptr_t)RDRIVE_VERSION;
     response.engine = (char *)(uintptr_t)info->engine;
-    if (!put_ranges(call, &response))
-        return call_fail(call, RD_E_NOMEM);
+    struct ranges ranges;
+    put_ranges(info, &ranges, &response);
     call_pack(call, &response.base);
     return STEP_END;
 }

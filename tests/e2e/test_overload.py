@@ -19,6 +19,7 @@ SMALL = 3_000  # values that are copied, 1000 bytes each
 LARGE = 8 * MIB  # one that goes by reference
 STALL_S = 1 if SANITIZE != "thread" else 2
 BATCH = 1_000_000
+KEY_MEMORY = 16  # what a call keeps of each key
 GOOD = reader_pb2.ReadRequest(key=b"key")
 
 folder = tempfile.TemporaryDirectory(prefix="rdrive-e2e-")
@@ -98,6 +99,24 @@ class Memory(OverloadTest):
         holder.cancel()
         eventually(lambda: self.code_of(lambda: list(self.stub.BatchReadHashedKeys(self.batch(700_000)))) == Code.OK,
                    "its memory is free")
+
+    def test_get_store_info_is_answered_where_nothing_is_left(self):
+        path = Path(self.folder) / "damaged.srd"
+        payloads = [noise(i, 300) for i in range(100)]
+        make_store(path, {b"key-%d" % i: payload for i, payload in enumerate(payloads)})
+        data = bytearray(path.read_bytes())
+        for payload in payloads[::2]:
+            data[data.index(payload) + 50] ^= 1
+        path.write_bytes(data)
+        self.daemon = self.serve(path, "--max-memory", "16M", "--max-batch-keys", 2_000_000)
+        self.stub = self.daemon.reader_stub()
+        channel = self.daemon.channel(grpc__http2__bdp_probe=0)
+        holder = self.daemon.reader_stub(channel).BatchReadHashedKeys(self.batch(16 * MIB // KEY_MEMORY - 512))
+        next(holder)  # and no further
+        self.fails(Code.UNAVAILABLE, lambda: self.stub.BatchReadHashedKeys(self.batch(1000)), reason="OVERLOADED")
+        info = self.stub.GetStoreInfo(reader_pb2.GetStoreInfoRequest())
+        self.assertEqual(len(info.damaged_ranges), 50)
+        holder.cancel()
 
 
 class Queued(OverloadTest):
