@@ -120,7 +120,8 @@ enum step call_refuse_malformed(struct call *call)
 {
     if (call->request == NULL)
         return call_refuse(call, REFUSE_MALFORMED, "no message came before the half close; send exactly one");
-    return call_refuse(call, REFUSE_MALFORMED, "the request's %zu bytes are not a message of this method",
+    return call_refuse(call, REFUSE_MALFORMED,
+                       "the request's %zu bytes are not a message of this method, or have far too many fields",
                        call->request->data.raw.slice_buffer.length);
 }
 

@@ -9,8 +9,12 @@
 #include "wire.h"
 #include <rdrive/engine.h>
 
-/* Keys or items after which a decoder lets others have their turn. */
+/* Keys, items or fields of items after which a decoder lets others have their turn. */
 #define DECODE_TURN 20000u
+
+/* What is decoded in one go has two or three fields: more than this many are malformed, or 16 MiB of empty ones would
+ * hold a thread for 50 ms. */
+#define DECODE_FIELDS_MAX 1000u
 
 enum decode_result {
     DECODE_OK,
@@ -61,7 +65,7 @@ enum decode_result key_decoder_run(struct key_decoder *decoder);
 
 /**
  * `message { key bytes or key_hash fixed64 = 1 }`, as most unary requests are; its bytes lie together.
- * Returns: false where it is malformed.
+ * Returns: false where it is malformed, or has more than DECODE_FIELDS_MAX fields.
  */
 bool decode_key(const uint8_t *bytes, size_t len, bool by_hash, uint64_t *out_hash);
 
@@ -91,7 +95,8 @@ void item_decoder_init(struct item_decoder *decoder, const uint8_t *bytes, size_
                        uint64_t payload_max, struct arena *arena);
 enum decode_result item_decoder_run(struct item_decoder *decoder);
 
-/* One item alone, as Write and WriteWithKeyHash have it. Returns: false where it is malformed. */
+/* One item alone, as Write and WriteWithKeyHash have it. Returns: false where it is malformed, or has more than
+ * DECODE_FIELDS_MAX fields; so it is with a batch's. */
 bool decode_item(const uint8_t *bytes, size_t len, bool by_hash, rd_write_item *out_item);
 
 /* F-09, and the server's own limit. */
@@ -109,7 +114,8 @@ struct upload_message {
     uint64_t data_len;
 };
 
-/* Returns: DECODE_OK, DECODE_MALFORMED, DECODE_NOMEM. Pieces point into `request`. */
+/* Returns: DECODE_OK, DECODE_MALFORMED (also for more than DECODE_FIELDS_MAX fields), DECODE_NOMEM. Pieces point into
+ * `request`. */
 enum decode_result decode_upload(const grpc_byte_buffer *request, struct arena *arena, struct upload_message *out);
 
 #endif

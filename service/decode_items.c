@@ -10,6 +10,12 @@ enum {
     UPLOAD_FIELD_DATA = 3
 };
 
+/* The next of a message's fields, which are counted. */
+static bool next_field(struct wire_cursor *cursor, size_t *fields, uint32_t *out_field, enum wire_type *out_type)
+{
+    return ++*fields <= DECODE_FIELDS_MAX && wire_read_tag(cursor, out_field, out_type);
+}
+
 /* A length and the bytes behind it, which lie together. */
 static bool read_span(struct wire_cursor *cursor, enum wire_type type, rd_span *out_span)
 {
@@ -22,15 +28,15 @@ static bool read_span(struct wire_cursor *cursor, enum wire_type type, rd_span *
     return true;
 }
 
-/* One item from `bytes`; of a field that comes twice the later counts. */
-static bool read_item(struct wire_cursor cursor, bool by_hash, rd_write_item *out_item)
+/* One item; of a field that comes twice the later counts. `*fields` is how many it has. */
+static bool read_item(struct wire_cursor cursor, bool by_hash, size_t *fields, rd_write_item *out_item)
 {
     rd_span key = {0};
     rd_write_item item = {0};
     uint32_t field;
     enum wire_type type;
     while (cursor.left > 0) {
-        if (!wire_read_tag(&cursor, &field, &type))
+        if (!next_field(&cursor, fields, &field, &type))
             return false;
         bool good;
         if (field == ITEM_KEY && by_hash)
@@ -55,10 +61,11 @@ bool decode_key(const uint8_t *bytes, size_t len, bool by_hash, uint64_t *out_ha
     struct wire_cursor cursor = wire_cursor_over(bytes, len);
     rd_span key = {0};
     uint64_t hash = 0;
+    size_t fields = 0;
     uint32_t field;
     enum wire_type type;
     while (cursor.left > 0) {
-        bool good = wire_read_tag(&cursor, &field, &type);
+        bool good = next_field(&cursor, &fields, &field, &type);
         if (good && field != ITEM_KEY)
             good = wire_skip_field(&cursor, type);
         else if (good && by_hash)
@@ -74,7 +81,8 @@ bool decode_key(const uint8_t *bytes, size_t len, bool by_hash, uint64_t *out_ha
 
 bool decode_item(const uint8_t *bytes, size_t len, bool by_hash, rd_write_item *out_item)
 {
-    return read_item(wire_cursor_over(bytes, len), by_hash, out_item);
+    size_t fields = 0;
+    return read_item(wire_cursor_over(bytes, len), by_hash, &fields, out_item);
 }
 
 bool decode_payload_is_legal(rd_span payload, uint64_t payload_max)
@@ -90,12 +98,20 @@ void item_decoder_init(struct item_decoder *decoder, const uint8_t *bytes, size_
         .cursor = cursor, .start = cursor, .arena = arena, .by_hash = by_hash, .max = max, .payload_max = payload_max};
 }
 
+/* Its turn is shorter by `count`. */
+static void spend_turn(struct item_decoder *decoder, size_t count)
+{
+    decoder->turn_left -= count < decoder->turn_left ? count : decoder->turn_left;
+}
+
 /* The item's place in the second pass. */
 static enum decode_result take_item(struct item_decoder *decoder, rd_span bytes)
 {
     rd_write_item *item = &decoder->items[decoder->count];
-    if (!decode_item(bytes.data, bytes.len, decoder->by_hash, item))
+    size_t fields = 0;
+    if (!read_item(wire_cursor_over(bytes.data, bytes.len), decoder->by_hash, &fields, item))
         return DECODE_MALFORMED;
+    spend_turn(decoder, fields);
     if (!decode_payload_is_legal(item->payload, decoder->payload_max)) {
         decoder->bad_index = decoder->count;
         decoder->bad_len = item->payload.len;
@@ -108,10 +124,12 @@ static enum decode_result pass(struct item_decoder *decoder)
 {
     uint32_t field;
     enum wire_type type;
-    for (decoder->turn_left = DECODE_TURN; decoder->cursor.left > 0; decoder->turn_left--) {
+    decoder->turn_left = DECODE_TURN;
+    while (decoder->cursor.left > 0) {
         rd_span bytes;
         if (decoder->turn_left == 0)
             return DECODE_MORE;
+        spend_turn(decoder, 1);
         if (!wire_read_tag(&decoder->cursor, &field, &type))
             return DECODE_MALFORMED;
         if (field != ITEMS_FIELD) {
@@ -164,26 +182,47 @@ static enum decode_result take_pieces(struct wire_cursor *cursor, uint64_t len, 
     return DECODE_OK;
 }
 
-static bool take_selector(struct wire_cursor *cursor, enum wire_type type, struct arena *arena,
-                          struct upload_message *message)
+static enum decode_result take_selector(struct wire_cursor *cursor, enum wire_type type, struct arena *arena,
+                                        struct upload_message *message)
 {
     uint64_t len;
     if (type != WIRE_LEN || !wire_read_varint(cursor, &len) || len > cursor->left)
-        return false;
+        return DECODE_MALFORMED;
     const uint8_t *at = NULL;
     size_t got = wire_read_piece(cursor, len, &at);
     if (got < len) { /* it lies in several slices */
         uint8_t *whole = arena_alloc(arena, (size_t)len);
         if (whole == NULL)
-            return false;
+            return DECODE_NOMEM;
         memcpy(whole, at, got);
         if (!wire_read_bytes(cursor, whole + got, (size_t)len - got))
-            return false;
+            return DECODE_MALFORMED;
         at = whole;
     }
     message->key_hash = rd_hash((rd_span){.data = at, .len = (size_t)len});
     message->selector = UPLOAD_KEY;
-    return true;
+    return DECODE_OK;
+}
+
+/* What comes behind a tag. */
+static enum decode_result take_field(struct wire_cursor *cursor, uint32_t field, enum wire_type type,
+                                     struct arena *arena, size_t piece_max, struct upload_message *message)
+{
+    uint64_t len;
+    bool good;
+    if (field == UPLOAD_FIELD_KEY)
+        return take_selector(cursor, type, arena, message);
+    if (field == UPLOAD_FIELD_DATA) {
+        good = type == WIRE_LEN && wire_read_varint(cursor, &len) && len <= cursor->left;
+        return good ? take_pieces(cursor, len, message, piece_max) : DECODE_MALFORMED;
+    }
+    if (field == UPLOAD_FIELD_HASH) {
+        good = type == WIRE_FIXED64 && wire_read_bytes(cursor, &message->key_hash, sizeof(message->key_hash));
+        message->selector = UPLOAD_HASH;
+    } else {
+        good = wire_skip_field(cursor, type);
+    }
+    return good ? DECODE_OK : DECODE_MALFORMED;
 }
 
 enum decode_result decode_upload(const grpc_byte_buffer *request, struct arena *arena, struct upload_message *out)
@@ -191,30 +230,19 @@ enum decode_result decode_upload(const grpc_byte_buffer *request, struct arena *
     struct wire_cursor cursor;
     size_t piece_max = request->data.raw.slice_buffer.count;
     struct upload_message message = {.pieces = arena_alloc(arena, piece_max * sizeof(rd_span))};
+    enum decode_result result = DECODE_OK;
+    size_t fields = 0;
     uint32_t field;
     enum wire_type type;
-    uint64_t len;
     if (message.pieces == NULL)
         return DECODE_NOMEM;
     wire_cursor_init(&cursor, request);
-    while (cursor.left > 0) {
-        bool good;
-        if (!wire_read_tag(&cursor, &field, &type))
+    while (cursor.left > 0 && result == DECODE_OK) {
+        if (!next_field(&cursor, &fields, &field, &type))
             return DECODE_MALFORMED;
-        if (field == UPLOAD_FIELD_KEY) {
-            good = take_selector(&cursor, type, arena, &message);
-        } else if (field == UPLOAD_FIELD_HASH) {
-            good = type == WIRE_FIXED64 && wire_read_bytes(&cursor, &message.key_hash, sizeof(message.key_hash));
-            message.selector = UPLOAD_HASH;
-        } else if (field == UPLOAD_FIELD_DATA) {
-            good = type == WIRE_LEN && wire_read_varint(&cursor, &len) && len <= cursor.left &&
-                   take_pieces(&cursor, len, &message, piece_max) == DECODE_OK;
-        } else {
-            good = wire_skip_field(&cursor, type);
-        }
-        if (!good)
-            return DECODE_MALFORMED;
+        result = take_field(&cursor, field, type, arena, piece_max, &message);
     }
-    *out = message;
-    return DECODE_OK;
+    if (result == DECODE_OK)
+        *out = message;
+    return result;
 }

@@ -122,3 +122,23 @@ bool keys_differ(const struct keys_kind *kind, const uint8_t *bytes, size_t len)
 {
     return wire_differs(bytes, len, kind->fields.omit_metadata, 0);
 }
+
+/* Read's stands for all of its kind: they have one field each, of one number and type. */
+const char *key_judge(const uint8_t *bytes, size_t len, bool by_hash, bool *out_good)
+{
+    uint64_t hash = 0;
+    bool good = decode_key(bytes, len, by_hash, &hash);
+    ProtobufCMessage *message = protobuf_c_message_unpack(by_hash ? &rdrive__v1__read_with_key_hash_request__descriptor
+                                                                  : &rdrive__v1__read_request__descriptor,
+                                                          NULL, len, bytes);
+    *out_good = good;
+    if (message == NULL)
+        return good ? "a malformed request is taken" : NULL;
+    const Rdrive__V1__ReadRequest *plain = (void *)message;
+    const Rdrive__V1__ReadWithKeyHashRequest *hashed = (void *)message;
+    uint64_t wanted = by_hash ? hashed->key_hash : rd_hash((rd_span){.data = plain->key.data, .len = plain->key.len});
+    protobuf_c_message_free_unpacked(message, NULL);
+    if (!good)
+        return "a good request is refused";
+    return hash == wanted ? NULL : "another hash";
+}

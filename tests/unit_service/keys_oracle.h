@@ -1,5 +1,5 @@
 /**
- * What protobuf-c says of a request with repeated keys, for key_decoder to be held against: by unit tests and by a
+ * What protobuf-c says of requests with keys, for key_decoder and decode_key to be held against: by unit tests and by a
  * fuzzer. Uses nothing of either's.
  */
 #ifndef KEYS_ORACLE_H
@@ -41,6 +41,10 @@ void keys_wanted_fini(struct keys_wanted *wanted);
 /* Decode `message`. Returns: what is wrong with the outcome, or NULL. */
 const char *keys_judge(const struct keys_kind *kind, const struct keys_wanted *wanted, uint64_t max,
                        const grpc_byte_buffer *message);
+
+/* A request of one key, or by_hash of one hash. *out_good: what decode_key said. Returns: what is wrong, or NULL. The
+ * bytes are none that wire_differs() says something of. */
+const char *key_judge(const uint8_t *bytes, size_t len, bool by_hash, bool *out_good);
 
 /* Whether the two are known to differ about the message (wire_oracle.h). */
 bool keys_differ(const struct keys_kind *kind, const uint8_t *bytes, size_t len);

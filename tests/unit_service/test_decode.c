@@ -1,9 +1,10 @@
 /**
- * Requests with repeated keys: key_decoder against protobuf-c, on valid messages and on what becomes of them when bytes
- * change, are lost or are added, in slices of every cut.
+ * Requests with keys: key_decoder and decode_key against protobuf-c, on valid messages and on what becomes of them when
+ * bytes change, are lost or are added, in slices of every cut.
  */
 #include "keys_oracle.h"
 #include "message.h"
+#include "wire_oracle.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -365,6 +366,96 @@ static void a_million_keys_take_turns_and_come_out_the_same(void **state)
     }
 }
 
+/* ---- One key ----------------------------------------------------------------------------------------------------- */
+
+/* A key or a hash, sometimes twice or not at all, among unknown fields. */
+static struct bytes random_request(struct dice *dice, bool by_hash)
+{
+    struct bytes message = {0};
+    for (uint64_t left = dice_roll(dice, 4); left > 0; left--) {
+        if (dice_roll(dice, 3) == 0) {
+            put_unknown(dice, &message);
+        } else if (by_hash) {
+            put_tag(&message, 1, WIRE_FIXED64);
+            put_fixed(&message, dice_number(dice), 8);
+        } else {
+            put_key(dice, &keys_by_key, &message);
+        }
+    }
+    return message;
+}
+
+/* In memory of just its length, so that a step beyond it is found. Returns: whether decode_key takes it. */
+static bool compare_key(const struct bytes *message, bool by_hash)
+{
+    bool good;
+    uint8_t *exact = malloc(message->len > 0 ? message->len : 1);
+    EXPECT(exact != NULL, "no memory");
+    if (message->len > 0)
+        memcpy(exact, message->data, message->len);
+    const char *wrong = key_judge(exact, message->len, by_hash, &good);
+    free(exact);
+    if (wrong != NULL) {
+        grpc_byte_buffer *whole = message_whole(message->data, message->len);
+        EXPECT(wrong == NULL, "%s: %s", wrong, message_hex(whole));
+    }
+    return good;
+}
+
+static void one_key_is_to_the_decoder_what_it_is_to_protobuf_also_cut_short(void **state)
+{
+    (void)state;
+    struct dice dice = {7};
+    size_t refused = 0;
+    for (size_t i = 0; i < 4000; i++) {
+        bool by_hash = i % 2 == 0;
+        AUTO_BYTES message = random_request(&dice, by_hash);
+        EXPECT(compare_key(&message, by_hash), "a valid one is refused");
+        for (struct bytes cut = message; cut.len > 0; cut.len--)
+            refused += compare_key(&cut, by_hash) ? 0 : 1;
+    }
+    EXPECT(refused > 10000, "only %zu cut ones are malformed", refused);
+}
+
+static void one_key_mutated_is_judged_as_protobuf_does(void **state)
+{
+    (void)state;
+    struct dice dice = {8};
+    size_t counts[2] = {0};
+    size_t known = 0;
+    for (size_t i = 0; i < 300000; i++) {
+        bool by_hash = i % 2 == 0;
+        AUTO_BYTES message = random_request(&dice, by_hash);
+        for (uint64_t left = 1 + dice_roll(&dice, 3); left > 0; left--)
+            mutate(&dice, &message);
+        if (wire_differs(message.data, message.len, 0, 0))
+            known++;
+        else
+            counts[compare_key(&message, by_hash)]++;
+    }
+    print_message("%zu ok, %zu malformed, %zu known differences\n", counts[true], counts[false], known);
+    EXPECT(counts[true] > 10000 && counts[false] > 10000, "the dice are loaded");
+}
+
+static void one_key_in_a_thousand_fields_is_taken_and_in_more_is_malformed(void **state)
+{
+    (void)state;
+    static const char *const fields[] = {"0a00", "090000000000000000", "1a00", "2007"};
+    for (size_t i = 0; i < 4; i++) {
+        AUTO_BYTES field = bytes_of_hex(fields[i]);
+        AUTO_BYTES message = {0};
+        uint64_t hash = 0;
+        bool by_hash = i == 1;
+        bool good;
+        for (size_t count = 0; count < DECODE_FIELDS_MAX; count++)
+            bytes_append(&message, field.data, field.len);
+        EXPECT(compare_key(&message, by_hash), "%s", fields[i]);
+        bytes_append(&message, field.data, field.len);
+        EXPECT(!decode_key(message.data, message.len, by_hash, &hash), "%s", fields[i]);
+        EXPECT(key_judge(message.data, message.len, by_hash, &good) != NULL, "protobuf-c: %s", fields[i]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -378,6 +469,9 @@ int main(void)
         cmocka_unit_test(without_memory_it_says_so_and_keeps_nothing),
         cmocka_unit_test(too_many_empty_keys_take_no_memory),
         cmocka_unit_test(a_million_keys_take_turns_and_come_out_the_same),
+        cmocka_unit_test(one_key_is_to_the_decoder_what_it_is_to_protobuf_also_cut_short),
+        cmocka_unit_test(one_key_mutated_is_judged_as_protobuf_does),
+        cmocka_unit_test(one_key_in_a_thousand_fields_is_taken_and_in_more_is_malformed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -195,6 +195,99 @@ static void without_memory_for_its_items_a_batch_says_so(void **state)
     arena_fini(&arena);
 }
 
+/* A field without content, as often as told. */
+static void put_empty(struct bytes *message, uint64_t field, size_t count)
+{
+    for (; count > 0; count--)
+        put_len(message, field, NULL, 0);
+}
+
+static enum decode_result decode_stream(const struct bytes *message, struct arena *arena)
+{
+    struct upload_message upload;
+    grpc_byte_buffer *whole = message_whole(message->data, message->len);
+    enum decode_result result = decode_upload(whole, arena, &upload);
+    grpc_byte_buffer_destroy(whole);
+    return result;
+}
+
+/* They are decoded in one go, which must not take long. */
+static void an_item_or_a_streams_message_of_more_than_a_thousand_fields_is_malformed(void **state)
+{
+    (void)state;
+    static const uint64_t fields[] = {KEY, UPLOAD_DATA, 9};
+    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
+        AUTO_BYTES message = {0};
+        struct arena arena;
+        rd_write_item item;
+        arena_init(&arena, NULL);
+        put_empty(&message, fields[i], DECODE_FIELDS_MAX);
+        EXPECT(decode_item(message.data, message.len, false, &item), "field %zu", (size_t)fields[i]);
+        EXPECT(decode_stream(&message, &arena) == DECODE_OK, "field %zu", (size_t)fields[i]);
+        put_empty(&message, fields[i], 1);
+        EXPECT(!decode_item(message.data, message.len, false, &item), "field %zu", (size_t)fields[i]);
+        EXPECT(decode_stream(&message, &arena) == DECODE_MALFORMED, "field %zu", (size_t)fields[i]);
+        arena_fini(&arena);
+    }
+}
+
+/* Decode a batch, of `wanted` items where it is good. Returns: its turns. */
+static unsigned turns_of(const struct bytes *message, size_t wanted, enum decode_result *out_result)
+{
+    struct item_decoder decoder;
+    struct arena arena;
+    unsigned turns = 0;
+    arena_init(&arena, NULL);
+    item_decoder_init(&decoder, message->data, message->len, false, wanted, 1000, &arena);
+    for (*out_result = DECODE_MORE; *out_result == DECODE_MORE; turns++)
+        *out_result = item_decoder_run(&decoder);
+    EXPECT(*out_result != DECODE_OK || decoder.count == wanted, "%zu items", decoder.count);
+    arena_fini(&arena);
+    return turns;
+}
+
+static void items_of_many_fields_take_more_turns_and_one_of_too_many_is_malformed(void **state)
+{
+    (void)state;
+    enum { COUNT = 200, FIELDS = COUNT * DECODE_FIELDS_MAX };
+    AUTO_BYTES item = {0};
+    AUTO_BYTES message = {0};
+    enum decode_result result;
+    put_empty(&item, KEY, DECODE_FIELDS_MAX - 1);
+    put_len(&item, PAYLOAD, "x", 1);
+    for (size_t i = 0; i < COUNT; i++)
+        put_len(&message, ITEMS, item.data, item.len);
+    unsigned turns = turns_of(&message, COUNT, &result);
+    EXPECT(result == DECODE_OK && turns >= FIELDS / (DECODE_TURN + DECODE_FIELDS_MAX), "%d in %u turns", (int)result,
+           turns);
+    put_empty(&item, KEY, 1);
+    put_len(&message, ITEMS, item.data, item.len);
+    turns_of(&message, COUNT + 1, &result);
+    EXPECT(result == DECODE_MALFORMED, "%d", (int)result);
+}
+
+/* The key is cut, so it has to be gathered: where the calls have taken --max-memory, a client may try again. */
+static void a_streams_key_that_no_memory_is_left_for_is_no_malformed_message(void **state)
+{
+    (void)state;
+    AUTO_BYTES message = {0};
+    uint8_t key[2 * ARENA_FIRST] = {0};
+    struct budget budget = {.max = sizeof key - 1};
+    struct upload_message upload;
+    struct arena arena;
+    put_len(&message, KEY, key, sizeof key);
+    grpc_byte_buffer *cut = message_cut(message.data, message.len, message.len / 2);
+    arena_init(&arena, &budget);
+    enum decode_result result = decode_upload(cut, &arena, &upload);
+    EXPECT(result == DECODE_NOMEM && arena.refused, "%d", (int)result);
+    arena_fini(&arena);
+    budget.max = 2 * ARENA_BLOCK;
+    result = decode_upload(cut, &arena, &upload);
+    EXPECT(result == DECODE_OK && upload.selector == UPLOAD_KEY, "%d", (int)result);
+    arena_fini(&arena);
+    grpc_byte_buffer_destroy(cut);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -202,6 +295,9 @@ int main(void)
         cmocka_unit_test(an_item_alone_is_to_the_decoder_what_it_is_to_protobuf),
         cmocka_unit_test(a_streams_message_is_to_the_decoder_what_it_is_to_protobuf_wherever_it_is_cut),
         cmocka_unit_test(more_items_than_a_turn_takes_come_out_whole_after_several),
+        cmocka_unit_test(an_item_or_a_streams_message_of_more_than_a_thousand_fields_is_malformed),
+        cmocka_unit_test(items_of_many_fields_take_more_turns_and_one_of_too_many_is_malformed),
+        cmocka_unit_test(a_streams_key_that_no_memory_is_left_for_is_no_malformed_message),
         cmocka_unit_test(without_memory_for_its_items_a_batch_says_so),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,6 +5,8 @@
  * - A tag that names field 0 in several bytes, or a field above 2^29-1: protobuf-c takes it, for whatever its lower
  *   bits say; ours refuses it.
  * - A bool in ten bytes, of which only bits above the 64th are set: true to protobuf-c, false to ours.
+ * - More than DECODE_FIELDS_MAX fields in what is decoded in one go: ours refuses it. wire_differs() doesn't look for
+ *   this one: no input made by chance is that long.
  * - A bool as anything but a varint: protobuf-c looks for bits in whatever came; ours refuses it.
  */
 #ifndef WIRE_ORACLE_H
