@@ -160,7 +160,7 @@ static bool check_key(SSL_CTX *context, const char *pem, const char *path, char 
     EVP_PKEY *key = bytes != NULL ? PEM_read_bio_PrivateKey(bytes, NULL, no_passphrase, &asked) : NULL;
     BIO_free(bytes);
     if (key == NULL)
-        return asked ? bad(path, "its key has a passphrase; give one without, readable by the server alone", out_why)
+        return asked ? bad(path, "its key has a passphrase; give one without, readable by its user alone", out_why)
                      : bad_by_library(path, "it holds no private key in PEM", out_why);
     bool matches = SSL_CTX_use_PrivateKey(context, key) == 1 && SSL_CTX_check_private_key(context) == 1;
     EVP_PKEY_free(key);
@@ -168,17 +168,17 @@ static bool check_key(SSL_CTX *context, const char *pem, const char *path, char 
            bad_by_library(path, "it is not the key of the first certificate in the certificate's file", out_why);
 }
 
-static bool check(struct certificate *found, const char *const paths[CERTIFICATE_FILES],
-                  char out_why[CERTIFICATE_WHY_MAX])
+bool certificate_check(struct certificate *found, const char *const paths[CERTIFICATE_FILES],
+                       char out_why[CERTIFICATE_WHY_MAX])
 {
     SSL_CTX *context = SSL_CTX_new(TLS_server_method());
     if (context == NULL)
         return bad_by_library(paths[CERTIFICATE_CHAIN], "no TLS", out_why);
     struct first first = {.context = context, .out = found};
-    const char *ca = found->pem[CERTIFICATE_CLIENT_CA];
-    bool good = each_certificate(found->pem[CERTIFICATE_CHAIN], paths[CERTIFICATE_CHAIN], take_first, &first,
-                                 &found->chain_count, out_why) &&
-                check_key(context, found->pem[CERTIFICATE_KEY], paths[CERTIFICATE_KEY], out_why) &&
+    const char *chain = found->pem[CERTIFICATE_CHAIN], *ca = found->pem[CERTIFICATE_CLIENT_CA];
+    bool good = (chain == NULL ||
+                 (each_certificate(chain, paths[CERTIFICATE_CHAIN], take_first, &first, &found->chain_count, out_why) &&
+                  check_key(context, found->pem[CERTIFICATE_KEY], paths[CERTIFICATE_KEY], out_why))) &&
                 (ca == NULL ||
                  each_certificate(ca, paths[CERTIFICATE_CLIENT_CA], NULL, NULL, &found->client_ca_count, out_why));
     SSL_CTX_free(context);
@@ -193,7 +193,7 @@ bool certificate_load(const char *const paths[CERTIFICATE_FILES], struct certifi
     bool good = true;
     for (int i = 0; good && i < CERTIFICATE_FILES; i++)
         good = paths[i] == NULL || read_file(paths[i], &found.pem[i], out_why);
-    if (!good || !check(&found, paths, out_why)) {
+    if (!good || !certificate_check(&found, paths, out_why)) {
         certificate_fini(&found);
         return false;
     }

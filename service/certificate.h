@@ -1,5 +1,5 @@
-/* What a TLS server shows and asks for, as PEM files hold it: read, and checked as the core would, but with a reason.
- */
+/* What one side of TLS shows, and what it asks for, as PEM files hold it: read, and checked as the core would, but with
+ * a reason. */
 #ifndef CERTIFICATE_H
 #define CERTIFICATE_H
 
@@ -30,6 +30,14 @@ struct certificate {
  */
 bool certificate_load(const char *const paths[CERTIFICATE_FILES], struct certificate *out,
                       char out_why[CERTIFICATE_WHY_MAX]);
+
+/**
+ * The same check of text that was read by other means: `pem` is filled, where there are such files, and the
+ * certificates of CERTIFICATE_CLIENT_CA may be those that any peer's must lead to. `paths` name them in `out_why`.
+ * Requires: a chain and a key, or neither.
+ */
+bool certificate_check(struct certificate *certificate, const char *const paths[CERTIFICATE_FILES],
+                       char out_why[CERTIFICATE_WHY_MAX]);
 
 /* Zeroed storage is an empty one. */
 void certificate_fini(struct certificate *certificate);

@@ -1,4 +1,5 @@
 #include "channel.h"
+#include "certificate.h"
 #include "wire.h"
 #include <errno.h>
 #include <grpc/byte_buffer_reader.h>
@@ -62,6 +63,18 @@ static char *read_pem(const char *path, char *why, size_t why_size)
     return NULL;
 }
 
+/* The core takes any text, and says "empty address list" of what it can't use. */
+static bool pem_is_good(const struct channel_to *to, char *ca, char *cert, char *key, char *why, size_t why_size)
+{
+    const char *const paths[CERTIFICATE_FILES] = {to->cert, to->key, to->ca};
+    struct certificate shown = {.pem = {cert, key, ca}}; /* the caller's, still */
+    char text[CERTIFICATE_WHY_MAX];
+    bool good = certificate_check(&shown, paths, text);
+    if (!good)
+        (void)snprintf(why, why_size, "TLS: %s", text);
+    return good;
+}
+
 /* NULL with a line in `why`. */
 static grpc_channel_credentials *make_credentials(const struct channel_to *to, char *why, size_t why_size)
 {
@@ -70,8 +83,8 @@ static grpc_channel_credentials *make_credentials(const struct channel_to *to, c
     char *ca = to->ca != NULL ? read_pem(to->ca, why, why_size) : NULL;
     char *cert = to->cert != NULL ? read_pem(to->cert, why, why_size) : NULL;
     char *key = to->key != NULL ? read_pem(to->key, why, why_size) : NULL;
-    bool whole =
-        (to->ca == NULL) == (ca == NULL) && (to->cert == NULL) == (cert == NULL) && (to->key == NULL) == (key == NULL);
+    bool whole = (to->ca == NULL) == (ca == NULL) && (to->cert == NULL) == (cert == NULL) &&
+                 (to->key == NULL) == (key == NULL) && pem_is_good(to, ca, cert, key, why, why_size);
     grpc_ssl_pem_key_cert_pair pair = {.private_key = key, .cert_chain = cert};
     grpc_channel_credentials *credentials =
         whole ? grpc_ssl_credentials_create_ex(ca, cert != NULL ? &pair : NULL, NULL, NULL) : NULL;

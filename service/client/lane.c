@@ -11,6 +11,7 @@
 #include "answers.h"
 #include "remote.h"
 #include <stdlib.h>
+#include <string.h>
 
 enum place_state { PLACE_FREE, PLACE_UNARY, PLACE_MESSAGES, PLACE_STATUS, PLACE_TAKEN };
 
@@ -182,10 +183,12 @@ static bool place_step(struct place *place)
     return false;
 }
 
-/* An error of one key, which Read ends with. */
-static bool is_of_key(rd_err err)
+/* An error of one key, which Read ends with; RD_OK: it is one of the call. */
+static rd_err error_of_key(const struct outcome *outcome, rd_err err)
 {
-    return err == RD_E_DAMAGED || err == RD_E_TRUNCATED;
+    if (strcmp(outcome->reason, "RESPONSE_TOO_LARGE") == 0)
+        return RD_E_TOO_LARGE;
+    return err == RD_E_DAMAGED || err == RD_E_TRUNCATED ? err : RD_OK;
 }
 
 /* Tell what ended a call, unless another lane was first. Returns: its error. */
@@ -214,9 +217,10 @@ static rd_err place_result(struct tool_lane *lane, struct place *place)
     rd_err err = outcome_error(&outcome);
     if (err == RD_OK)
         return RD_OK;
-    if (place->items.count > 1 || !is_of_key(err))
+    rd_err of_key = place->items.count == 1 ? error_of_key(&outcome, err) : RD_OK;
+    if (of_key == RD_OK)
         return note(lane->store, &outcome);
-    place->items.items[0] = (rd_batch_item){.err = err};
+    place->items.items[0] = (rd_batch_item){.err = of_key};
     return RD_OK;
 }
 

@@ -127,6 +127,22 @@ static rd_err connect_to(struct remote_store *store, const char *target, const s
     return channel_open(&store->channel, &store->to, out_fault->text, sizeof(out_fault->text)) ? RD_OK : RD_E_IO;
 }
 
+/* What may be the matter where a connection can't be had, by the core's words; empty for what they tell well enough. */
+static const char *hint(const struct channel_to *to, const char *why)
+{
+    bool hung_up = strstr(why, "Socket closed") != NULL || strstr(why, "Connection reset") != NULL;
+    if (!to->tls)
+        return hung_up && strncmp(to->address, "unix:", 5) != 0 ? "; the server may want TLS: " SCHEME_TLS
+                                                                  ", --ca, and --cert and --key"
+                                                                : "";
+    if (hung_up && to->cert == NULL)
+        return "; the server may ask for a certificate: --cert and --key";
+    if (strstr(why, "certificate verify failed") != NULL)
+        return to->ca == NULL ? "; --ca names the authority to believe, where it is none of the system's"
+                              : "; what --ca names has not signed it";
+    return strstr(why, "wrong version number") != NULL ? "; the server may not speak TLS: " SCHEME_PLAIN : "";
+}
+
 /* What is to be said where the first call failed. */
 static void tell_unreached(const struct remote_store *store, rd_fault *fault)
 {
@@ -139,7 +155,8 @@ static void tell_unreached(const struct remote_store *store, rd_fault *fault)
     else if (outcome->status == GRPC_STATUS_DEADLINE_EXCEEDED)
         (void)snprintf(fault->text, sizeof(fault->text), "cannot reach %.200s: no answer came in time", target);
     else
-        (void)snprintf(fault->text, sizeof(fault->text), "cannot reach %.200s: %.250s", target, why);
+        (void)snprintf(fault->text, sizeof(fault->text), "cannot reach %.180s: %.220s%s", target, why,
+                       hint(&store->to, why));
 }
 
 static rd_err remote_open(const char *target, const struct tool_open_how *how, rd_fault *out_fault,

@@ -181,9 +181,12 @@ rd_err remote_remove(struct tool_store *base, const uint64_t *key_hashes, size_t
                    &rdrive__v1__batch_delete_key_hashes_response__descriptor, false, &err);
     if (answer == NULL)
         return err;
+    bool not_durable = store->not_durable;
     err = take_commit(store, answer->commit);
     if (err == RD_OK)
         *out_deleted = (size_t)answer->deleted_count;
+    if (answer->deleted_count == 0)
+        store->not_durable = not_durable; /* nothing was written */
     remote_free(answer);
     return err;
 }

@@ -39,9 +39,11 @@ struct bench_key {
 struct bench_keys {
     struct bench_key *at;
     size_t count;
-    uint64_t live;    /* gone by: all that are live */
-    uint64_t damaged; /* keys left out */
-    uint64_t absent;  /* of those that a list names, left out */
+    uint64_t live;           /* gone by: all that are live */
+    uint64_t damaged;        /* keys left out */
+    uint64_t absent;         /* of those that a list names, left out */
+    uint64_t too_large;      /* the same: larger than an answer to one key may be */
+    uint64_t too_large_hash; /* the first such key's */
 };
 
 /**

@@ -84,9 +84,10 @@ static int finish(struct gathering *gathering, const struct bench_config *config
     if (keys->count == 0)
         return report(STATUS_FAILED, "%s: there is no key to read: %s; `rdrive import` or `rdrive put` writes some",
                       gathering->store->target,
-                      keys->damaged > 0  ? "each is damaged"
-                      : keys->absent > 0 ? "none that the list names is there"
-                                         : "the store has none");
+                      keys->damaged > 0     ? "each is damaged"
+                      : keys->too_large > 0 ? "each is larger than one answer may be; with --batch 2 or more they come"
+                      : keys->absent > 0    ? "none that the list names is there"
+                                            : "the store has none");
     if (config->zipf)
         shuffle(gathering->keys, &gathering->rng);
     return STATUS_DONE;
@@ -113,6 +114,8 @@ int bench_gather(struct tool_store *store, const struct bench_config *config, st
 
 /* ---- keys of a list ---- */
 
+#define ANSWER_ROOM 64 /* of an answer, for what is not payload */
+
 struct list {
     const struct cli_call *call;
     struct tool_store *store;
@@ -122,6 +125,7 @@ struct list {
     uint64_t hashes[LISTED_BATCH];
     size_t count;
     rd_batch_item items[LISTED_BATCH];
+    uint64_t size_max; /* of a value that the calls of the run can bring */
 };
 
 static void list_fini(struct list *list)
@@ -131,24 +135,46 @@ static void list_fini(struct list *list)
         list->store->ops->lane_close(list->lane);
 }
 
-/** Ask for the keys at hand, and take those that are there. Returns: STATUS_DONE, or the exit status. */
-static int ask_listed(struct list *list)
+/** Ask for the first `count` keys at hand; the answer lies in place 0. */
+static rd_err ask_for(struct list *list, size_t count)
 {
     const struct tool_ops *ops = list->store->ops;
     size_t place = 0;
+    ops->lane_ask(list->lane, 0, list->hashes, count, list->items);
+    return ops->lane_take(list->lane, &place);
+}
+
+/** Take what came for one key. */
+static void take_item(struct list *list, size_t i)
+{
+    struct bench_keys *keys = list->gathering.keys;
+    const rd_batch_item *item = &list->items[i];
+    rd_metadata meta = item->entry.meta;
+    meta.key_hash = list->hashes[i]; /* where there is no entry, too */
+    if (item->err == RD_ABSENT) {
+        keys->absent++;
+    } else if (item->err == RD_OK && item->entry.payload.len > list->size_max) {
+        if (keys->too_large++ == 0)
+            keys->too_large_hash = meta.key_hash;
+    } else {
+        (void)gather_entry(&list->gathering, item->err, &meta, item->entry.payload);
+    }
+}
+
+/** Ask for the keys at hand, and take those that are there. Returns: STATUS_DONE, or the exit status. */
+static int ask_listed(struct list *list)
+{
     if (list->count == 0)
         return STATUS_DONE;
-    ops->lane_ask(list->lane, 0, list->hashes, list->count, list->items);
-    rd_err err = ops->lane_take(list->lane, &place);
-    for (size_t i = 0; i < list->count && err == RD_OK; i++) {
-        rd_metadata meta = list->items[i].entry.meta;
-        meta.key_hash = list->hashes[i]; /* where there is no entry, too */
-        if (list->items[i].err == RD_ABSENT)
-            list->gathering.keys->absent++;
-        else
-            (void)gather_entry(&list->gathering, list->items[i].err, &meta, list->items[i].entry.payload);
+    rd_err err = ask_for(list, list->count);
+    if (err == RD_OK && list->count == 1 && list->items[0].err == RD_E_TOO_LARGE) {
+        list->store->ops->lane_give(list->lane, 0);
+        list->hashes[1] = list->hashes[0]; /* two come in pieces, of any size */
+        err = ask_for(list, 2);
     }
-    ops->lane_give(list->lane, place);
+    for (size_t i = 0; i < list->count && err == RD_OK; i++)
+        take_item(list, i);
+    list->store->ops->lane_give(list->lane, 0);
     list->count = 0;
     return err == RD_OK ? STATUS_DONE : session_report(list->store, "gathering keys", err);
 }
@@ -195,6 +221,8 @@ int bench_gather_listed(const struct cli_call *call, struct tool_store *store, c
     rd_err err = store->ops->lane_open(store, 1, &list.lane);
     if (err != RD_OK)
         return session_report(store, "gathering keys", err);
+    uint64_t answer_max = session_fact(store, "max_response_bytes"); /* of a server's answer to one key */
+    list.size_max = answer_max > ANSWER_ROOM && config->batch == 1 ? answer_max - ANSWER_ROOM : UINT64_MAX;
     list.gathering = (struct gathering){.store = store,
                                         .keys = keys,
                                         .capacity = (size_t)config->keys_max,
@@ -207,6 +235,11 @@ int bench_gather_listed(const struct cli_call *call, struct tool_store *store, c
     if (status == STATUS_DONE && keys->absent > 0)
         (void)report(STATUS_DONE, "%s: %" PRIu64 " key%s of the list left out: absent", store->target, keys->absent,
                      keys->absent == 1 ? "" : "s");
+    if (status == STATUS_DONE && keys->too_large > 0)
+        (void)report(STATUS_DONE,
+                     "%s: %" PRIu64 " key%s of the list left out: larger than the %" PRIu64
+                     " bytes of an answer; the first is key hash %016" PRIx64 "; with --batch 2 or more they come",
+                     store->target, keys->too_large, keys->too_large == 1 ? "" : "s", answer_max, keys->too_large_hash);
     return status;
 }
 

@@ -111,7 +111,9 @@ static const char *judge(struct runner *runner, uint64_t hash, const struct benc
 {
     const rd_metadata *meta = &item->entry.meta;
     if (item->err != RD_OK)
-        return item->err == RD_ABSENT && asked == NULL ? NULL : rd_err_text(item->err);
+        return item->err == RD_ABSENT && asked == NULL ? NULL
+               : item->err == RD_E_TOO_LARGE           ? "the value has become larger than an answer may be"
+                                                       : rd_err_text(item->err);
     if (!runner->run->config->check)
         return NULL;
     if (meta->key_hash != hash)

@@ -89,7 +89,8 @@ struct tool_ops {
     rd_err (*lane_open)(struct tool_store *store, size_t places, struct tool_lane **out_lane);
     void (*lane_close)(struct tool_lane *lane);
     /* Ask for many keys at one instant, as rd_store_batch_read_hashed, or for a single one as rd_store_read_hash. The
-     * answer is written to `items`; `place`, below `places`, is taken until it was given back. */
+     * answer is written to `items`; `place`, below `places`, is taken until it was given back. A single key's item may
+     * be RD_E_TOO_LARGE: only as one of many can its value be had. */
     void (*lane_ask)(struct tool_lane *lane, size_t place, const uint64_t *key_hashes, size_t count,
                      rd_batch_item *items);
     /* Wait for an answer. Requires: one was asked for. Returns: RD_OK each item has its own result; or an error of the

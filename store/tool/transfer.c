@@ -4,6 +4,9 @@
 #include "text.h"
 
 #include <inttypes.h>
+#include <stdio.h>
+
+#define WHY_BYTES 800
 
 int verb_rename(const struct cli_call *call)
 {
@@ -67,7 +70,8 @@ static rd_err take(struct tool_store *store, const struct key *key, struct carri
 }
 
 /**
- * Open STORE and, once it is known that the key has a value that holds, TARGET: no store is made for nothing.
+ * Open STORE and, once it is known that the key has a value that holds, and for a move that it may be deleted, TARGET:
+ * no store is made for nothing.
  * Returns: STATUS_DONE, or the exit status after a line on stderr.
  */
 static int open_both(const struct cli_call *call, const struct key *key, bool move, struct tool_store **out_store,
@@ -86,6 +90,10 @@ static int open_both(const struct cli_call *call, const struct key *key, bool mo
         return report(STATUS_FAILED, "%s: TARGET %s is the store itself; allowed: another store", call->verb->name,
                       target);
     rd_err err = take(store, key, carried);
+    if (err != RD_OK)
+        return session_report(store, key_label(key, label), err);
+    size_t deleted = 0;
+    err = move && carried->keep ? store->ops->remove(store, NULL, 0, &deleted) : RD_OK; /* of no key: may we? */
     if (err != RD_OK)
         return session_report(store, key_label(key, label), err);
     return session_open_other(call, target, &to, out_target);
@@ -127,7 +135,11 @@ static int transfer_value(const struct cli_call *call, const struct key *key, bo
                       "STORE's value was written again meanwhile, or is TARGET's; STORE keeps it");
     size_t deleted = 0;
     err = store->ops->remove(store, &key->key.hash, 1, &deleted);
-    return finish(call, key, err, session_why(store, err));
+    if (err == RD_OK)
+        return STATUS_DONE;
+    char why[WHY_BYTES];
+    (void)snprintf(why, sizeof(why), "TARGET has it, but STORE did not delete it: %s", session_why(store, err));
+    return finish(call, key, err, why);
 }
 
 static int transfer(const struct cli_call *call, bool move)

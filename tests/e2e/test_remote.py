@@ -221,7 +221,8 @@ class Tls(RemoteTest):
         other = Authority(self.folder, "other")
         for ca in [["--ca", other.pair.cert], []]:
             self.refuses(2, "last", url, *ca, says=f"cannot reach {url}: ")
-        self.refuses(2, "last", url.replace("grpcs", "grpc"), says="cannot reach grpc://")
+            self.assertIn("--ca", self.refuses(2, "last", url, *ca))
+        self.refuses(2, "last", url.replace("grpcs", "grpc"), says=("cannot reach grpc://", "may want TLS: grpcs://"))
 
     def test_a_server_of_another_name_is_not_believed(self):
         shutil.copy(VALID / "05_deletes.srd", self.served)
@@ -235,6 +236,17 @@ class Tls(RemoteTest):
         for option in [["--ca", text], ["--cert", text, "--key", self.pair.key]]:
             self.refuses(2, "info", "grpcs://127.0.0.1:1", *option, says=(str(text), "PEM"))
         self.refuses(2, "info", "grpcs://127.0.0.1:1", "--ca", self.folder / "none", says=("none", "No such file"))
+        self.refuses(2, "info", "grpcs://127.0.0.1:1", "--ca", self.pair.key, says=(str(self.pair.key), "no certificate"))
+
+    def test_a_key_of_another_certificate_is_told_before_anything_is_sent(self):
+        other = self.authority.issue()
+        self.refuses(2, "info", "grpcs://127.0.0.1:1", "--cert", self.pair.cert, "--key", other.key,
+                     says=(str(other.key), "not the key of the first certificate"))
+
+    def test_a_server_without_tls_is_told(self):
+        run("put", "--create", self.served, "k", "v")
+        url = self.start()
+        self.refuses(2, "last", url.replace("grpc", "grpcs"), says=("cannot reach grpcs://", "may not speak TLS: grpc://"))
 
     def test_a_writer_shows_its_certificate(self):
         writer, reader = self.authority.issue("DNS:writer"), self.authority.issue("DNS:reader")
@@ -244,7 +256,7 @@ class Tls(RemoteTest):
         self.done("put", url, "k", "v", *ca, "--cert", writer.cert, "--key", writer.key)
         self.assertEqual(self.done("get", url, "k", *ca, "--cert", reader.cert, "--key", reader.key), b"v")
         self.refuses(2, "put", url, "k", "w", *ca, "--cert", reader.cert, "--key", reader.key, says=(url, 'key "k"'))
-        self.refuses(2, "get", url, "k", *ca, says=f"cannot reach {url}: ")
+        self.refuses(2, "get", url, "k", *ca, says=(f"cannot reach {url}: ", "may ask for a certificate: --cert"))
 
 
 if __name__ == "__main__":

@@ -84,6 +84,23 @@ class Counting(BenchTest):
         self.refuses(2, "bench", url, "--key-list", self.listed(b"none"), says="none that the list names is there")
         self.refuses(2, "bench", url, "--key-list", self.listed(), says="there is no key to read")
 
+    def test_keys_whose_values_are_beyond_an_answer_are_left_out_and_told(self):
+        large = {b"large-%d" % i: noise(i, 4_200_000 + i) for i in range(2)}
+        make_store(self.served, VALUES | large)
+        url = self.start()
+        first = self.done("metadata", url, "large-0").split()[1].decode()
+        for keys in [(b"key-1", *large), tuple(large) + (b"key-1",), (*VALUES, *large)]:
+            with self.subTest(keys=keys[:3]):
+                listed = self.listed(*keys)
+                told = self.bench(url, "--key-list", listed, "--operations", "10", stderr=(
+                    f"rdrive: {url}: 2 keys of the list left out: larger than the 4194304 bytes of an answer; the first is "
+                    f"key hash {first}; with --batch 2 or more they come\n").encode())
+                self.assertEqual(told["hits"], 10)
+                told = self.bench(url, "--key-list", listed, "--operations", "2", "--batch", "2")
+                self.assertEqual(told["hits"], 4)
+        told = self.bench(url, "--key-list", self.listed(b"large-0"), "--operations", "2", "--batch", "2")
+        self.assertEqual(told["hits"], 4)
+
     def test_the_table_names_what_is_in_flight(self):
         url = self.serve_values()
         text = self.done("bench", url, "--key-list", self.listed(b"key-1"), "--operations", "5", "--inflight", "3").decode()
@@ -108,9 +125,9 @@ class Refusing(BenchTest):
         url = self.serve_values("--max-batch-keys", "100")
         self.refuses(2, "bench", url, "--key-list", self.listed(b"key-1"), "--batch", "101", says=(url, "100"))
 
-    def test_a_value_beyond_a_unary_answer_is_told_with_what_to_use(self):
+    def test_a_list_of_values_beyond_an_answer_is_told_with_what_to_do(self):
         make_store(self.served, {b"large": noise("l", 5_000_000)})
-        self.refuses(2, "bench", self.start(), "--key-list", self.listed(b"large"), says=("5000", "ReadStream"))
+        self.refuses(2, "bench", self.start(), "--key-list", self.listed(b"large"), says=("larger", "--batch 2"))
 
 
 class Lying(BenchTest):

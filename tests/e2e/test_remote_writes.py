@@ -6,9 +6,11 @@ import os
 import pty
 import shutil
 import unittest
+import zlib
 
-from support import MIB, noise
+from support import MIB, Code, entry_pb2, noise, reader_pb2, writer_pb2
 from test_remote import VALID, RemoteTest, run
+from test_remote_failures import Liar
 
 
 class Writing(RemoteTest):
@@ -127,6 +129,28 @@ class Transferring(RemoteTest):
         self.done("move", self.path, "k", url)
         self.refuses(1, "get", self.path, "k", says="no value")
         self.assertEqual(self.done("get", url, "k"), b"v")
+
+    def test_a_move_from_a_server_that_only_reads_writes_nothing(self):
+        run("put", "--create", self.served, "k", "v")
+        url, target = self.start(), self.folder / "target.srd"
+        self.refuses(2, "move", url, "k", target, "--create", says=(url, 'key "k"', "--writable"))
+        self.assertFalse(target.exists())
+
+    def test_a_move_whose_deletion_fails_says_that_both_have_it(self):
+        value = entry_pb2.Entry(payload=b"v", metadata=entry_pb2.EntryMetadata(checksum=zlib.crc32(b"v")))
+        fragment = entry_pb2.PayloadFragment(data=b"v", payload_size=1, metadata=value.metadata)
+        deletes = iter([writer_pb2.BatchDeleteKeyHashesResponse(commit=writer_pb2.Commit(durable=True))])
+
+        def delete(request, context):
+            return next(deletes, None) or context.abort(Code.INTERNAL, "the disk is gone")
+
+        liar = Liar(ReadMetadata=lambda request, context: reader_pb2.ReadMetadataResponse(metadata=value.metadata),
+                    ReadStream=lambda request, context: iter([reader_pb2.ReadStreamResponse(fragment=fragment)]),
+                    BatchDeleteKeyHashes=delete)
+        self.addCleanup(liar.stop)
+        self.refuses(2, "move", liar.url, "k", self.path, "--create",
+                     says=(liar.url, "TARGET has it, but STORE did not delete it", "the disk is gone"))
+        self.assertEqual(self.done("get", self.path, "k"), b"v")
 
     def test_a_move_onto_itself_keeps_the_key(self):
         url = self.start_writable("--listen", f"unix:{self.folder}/socket", "--listen", "127.0.0.1:0")
