@@ -137,6 +137,13 @@ class Malformed(RefusalTest):
                     self.fails(Code.INVALID_ARGUMENT, lambda: self.raw(path, payload), reason="MALFORMED")
         self.assert_lives()
 
+    def test_a_key_in_a_million_empty_fields_is_malformed(self):
+        for method in ("Exists", "Read", "ReadMetadata"):
+            path = f"/{READER}/{method}"
+            self.fails(Code.INVALID_ARGUMENT, lambda: self.raw(path, b"\x0a\x00" * 10**6), "too many fields",
+                       reason="MALFORMED")
+        self.assert_lives()
+
     def test_a_half_close_without_a_message_is_malformed_on_every_method(self):
         for path, _ in methods():
             with self.subTest(path=path):

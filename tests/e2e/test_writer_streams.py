@@ -192,6 +192,8 @@ class Many(Uploads):
         eventually(lambda: any(call.done() for call in calls), "one is too many")
         call = next(call for call in calls if call.done())
         self.fails(Code.UNAVAILABLE, call.result, "--max-memory", reason="OVERLOADED", facts={"limit": 16 * MIB})
+        huge_key = upload(bytes(MIB), b"payload")  # gathered from its frames
+        self.fails(Code.UNAVAILABLE, lambda: self.writer.WriteStream(huge_key), "--max-memory", reason="OVERLOADED")
         self.put(KEY, b"single writes go on")
         for call in calls:
             call.cancel()
