@@ -1,4 +1,5 @@
 #include "accept.h"
+#include "clock.h"
 #include "log.h"
 #include <errno.h>
 #include <pthread.h>
@@ -8,7 +9,6 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #define FAILED_MAX 1000 /* connections that failed before they were accepted, passed over in one call */
@@ -27,13 +27,6 @@ static atomic_uint_fast64_t refused_count;
 
 /* ---- the log ---- */
 
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 static rlim_t descriptor_limit(void)
 {
     struct rlimit limit;
@@ -48,13 +41,13 @@ static void tell(void)
     LOG(LOG_WARN, "connections refused", LOG_NUMBER("count", guard.untold), LOG_TEXT("why", strerror(guard.why)),
         LOG_NUMBER("descriptor_limit", descriptor_limit()));
     guard.untold = 0;
-    guard.told_ms = now_ms();
+    guard.told_ms = clock_ms();
 }
 
 /* Requires: the lock. */
 static void tell_if_due(void)
 {
-    if (guard.told_ms == 0 || now_ms() - guard.told_ms >= TELL_MS)
+    if (guard.told_ms == 0 || clock_ms() - guard.told_ms >= TELL_MS)
         tell();
 }
 

@@ -1,5 +1,6 @@
 #include "daemon.h"
 #include "accept.h"
+#include "clock.h"
 #include "knock.h"
 #include "memory.h"
 #include "pressure.h"
@@ -58,13 +59,6 @@ struct daemon {
 };
 
 extern char **environ;
-
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 /* For pthread_timedjoin_np, which goes by the wall clock. */
 static struct timespec deadline_after(int64_t ms)
@@ -141,7 +135,7 @@ static void drink(int fd)
 static int wait_event(struct daemon *daemon, int64_t deadline_ms)
 {
     struct pollfd fds[] = {{.fd = daemon->signal_fd, .events = POLLIN}, {.fd = daemon->wake_fd, .events = POLLIN}};
-    int64_t left = deadline_ms - now_ms();
+    int64_t left = deadline_ms - clock_ms();
     if (left <= 0)
         return 0;
     if (poll(fds, 2, left > INT32_MAX ? INT32_MAX : (int)left) <= 0)
@@ -173,7 +167,7 @@ static bool never(const struct server *server)
 /* Wait until `ended`, the deadline, or a further signal, which hurries all that follows. */
 static void wait_until(struct daemon *daemon, bool (*ended)(const struct server *), int64_t deadline_ms)
 {
-    while (!daemon->hurried && !ended(&daemon->server) && now_ms() < deadline_ms)
+    while (!daemon->hurried && !ended(&daemon->server) && clock_ms() < deadline_ms)
         daemon->hurried = wait_event(daemon, deadline_ms) != 0;
 }
 
@@ -188,21 +182,21 @@ static void drain(struct daemon *daemon, int signal)
     /* 1: say so, and serve on; then until the calls open at the delay's end have ended */
     health_set(&server->health, false, false);
     if (signal == SIGTERM)
-        wait_until(daemon, never, now_ms() + (int64_t)config->drain_delay_s * 1000);
+        wait_until(daemon, never, clock_ms() + (int64_t)config->drain_delay_s * 1000);
     atomic_store(&server->tell_ends, true);
     atomic_store(&server->epoch, 1);
-    wait_until(daemon, old_calls_ended, now_ms() + (int64_t)config->drain_grace_s * 1000 - REFUSE_MS);
+    wait_until(daemon, old_calls_ended, clock_ms() + (int64_t)config->drain_grace_s * 1000 - REFUSE_MS);
     /* 2: refuse new calls, so that those still being served are the last */
     knock_stop(&daemon->knock);
     server_refuse(server);
-    wait_until(daemon, all_ended, now_ms() + REFUSE_MS / 2);
+    wait_until(daemon, all_ended, clock_ms() + REFUSE_MS / 2);
     /* and what is still open then can't be waited for */
     size_t left = server_open_calls(server);
     if (left > 0)
         LOG(LOG_WARN, "calls cut off", LOG_NUMBER("open_calls", left),
             LOG_NUMBER("drain_grace", config->drain_grace_s));
     server_drop(server);
-    wait_until(daemon, all_ended, now_ms() + REFUSE_MS / 2);
+    wait_until(daemon, all_ended, clock_ms() + REFUSE_MS / 2);
     LOG(LOG_INFO, "stopping", LOG_NUMBER("open_calls", server_open_calls(server)));
 }
 
@@ -250,12 +244,12 @@ static void log_serving(const struct daemon *daemon)
 static int keep(struct daemon *daemon)
 {
     struct storewatch_state told = {.whole = true, .writing = daemon->config.writable};
-    int64_t memory_due = now_ms();
+    int64_t memory_due = clock_ms();
     int signal = 0;
     while (signal == 0) {
-        if (now_ms() >= memory_due)
-            memory_due = now_ms() + memory_give_back();
-        signal = wait_event(daemon, now_ms() + LOOK_MS);
+        if (clock_ms() >= memory_due)
+            memory_due = clock_ms() + memory_give_back();
+        signal = wait_event(daemon, clock_ms() + LOOK_MS);
         accept_tell();
         struct storewatch_state now = storewatch_look(&daemon->watch);
         if (now.whole != told.whole ||
@@ -279,13 +273,13 @@ static void log_opening(const struct daemon *daemon)
 static int wait_for_store(struct daemon *daemon)
 {
     int signal = 0;
-    int64_t due = now_ms() + OPEN_FIRST_MS;
+    int64_t due = clock_ms() + OPEN_FIRST_MS;
     while (signal == 0 && !atomic_load(&daemon->opener.done)) {
         signal = wait_event(daemon, due);
-        if (now_ms() < due)
+        if (clock_ms() < due)
             continue;
         log_opening(daemon);
-        due = now_ms() + OPEN_AGAIN_MS;
+        due = clock_ms() + OPEN_AGAIN_MS;
     }
     return signal;
 }

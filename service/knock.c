@@ -1,28 +1,21 @@
 #include "knock.h"
 #include "accept.h"
+#include "clock.h"
 #include <arpa/inet.h>
 #include <errno.h>
 #include <openssl/ssl.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <time.h>
 #include <unistd.h>
 
 #define TLS_HEADER_LEN 5 /* of a record: type, version, length */
 
 static const struct knock_timing standard_timing = {KNOCK_EVERY_MS, KNOCK_AGAIN_MS, KNOCK_PATIENCE_MS};
 
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 static int ms_until(int64_t due_ms)
 {
-    int64_t left = due_ms - now_ms();
+    int64_t left = due_ms - clock_ms();
     return left < 0 ? 0 : (int)left;
 }
 
@@ -199,12 +192,12 @@ static bool wait_for_doors(struct knock *knock, int64_t due_ms)
 /* Knock at all doors at once. Returns: false when asked to stop. */
 static bool knock_round(struct knock *knock)
 {
-    int64_t due = now_ms() + knock->timing.patience_ms;
+    int64_t due = clock_ms() + knock->timing.patience_ms;
     bool stopped = false;
     knock->refused = accept_refused();
     for (size_t i = 0; i < knock->door_count; i++)
         begin(&knock->doors[i]);
-    while (!(stopped = stop_asked(knock, 0)) && wait_for_doors(knock, due) && now_ms() < due)
+    while (!(stopped = stop_asked(knock, 0)) && wait_for_doors(knock, due) && clock_ms() < due)
         ;
     for (size_t i = 0; i < knock->door_count; i++) {
         struct knock_door *door = &knock->doors[i];
