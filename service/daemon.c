@@ -373,6 +373,7 @@ int daemon_main(int argc, char **argv, rd_engine *(*wrap)(rd_engine *))
     }
     if (daemon.config.probe)
         return probe(&daemon.config);
+    memory_configure();
     log_configure((enum log_level)daemon.config.log_level, (enum log_format)daemon.config.log_format);
     raise_descriptor_limit();
     accept_prepare();

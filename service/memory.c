@@ -1,10 +1,24 @@
 #include "memory.h"
 #include <malloc.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #define LOOK_MS  1000
 #define HELD_MIN ((uint64_t)4 << 20) /* held beyond what is in use: not worth the trouble below this */
+
+/* Free bytes at the end of an arena, which malloc_trim passes over in all but the first, and the largest block of one.
+ */
+#define END_MAX   (4 << 20)
+#define BLOCK_MAX (4 << 20)
+
+void memory_configure(void)
+{
+    if (getenv("MALLOC_TRIM_THRESHOLD_") != NULL || getenv("MALLOC_MMAP_THRESHOLD_") != NULL)
+        return; /* somebody knows better */
+    mallopt(M_TRIM_THRESHOLD, END_MAX);
+    mallopt(M_MMAP_THRESHOLD, BLOCK_MAX);
+}
 
 uint64_t memory_held(void)
 {
@@ -18,19 +32,29 @@ uint64_t memory_held(void)
     return fields == 2 && resident > shared ? (resident - shared) * (uint64_t)sysconf(_SC_PAGESIZE) : 0;
 }
 
-int64_t memory_give_back(void)
+/* Held beyond what is in use. */
+static uint64_t idle_bytes(uint64_t *out_used)
 {
-    static uint64_t kept; /* what trimming didn't bring when it was last tried: stacks and fragments */
     struct mallinfo2 info = mallinfo2();
     uint64_t used = info.uordblks + info.hblkhd;
     uint64_t held = memory_held();
-    uint64_t idle = held > used ? held - used : 0;
+    *out_used = used;
+    return held > used ? held - used : 0;
+}
+
+int64_t memory_give_back(void)
+{
+    /* What trimming didn't bring when it was last tried: stacks and fragments; and what was in use then, since among
+     * less that is in use there are fewer fragments. */
+    static uint64_t kept;
+    static uint64_t used_then;
+    uint64_t used;
+    uint64_t idle = idle_bytes(&used);
     if (idle < kept)
         kept = idle;
-    if (idle < kept + HELD_MIN)
+    if (idle < HELD_MIN || (idle < kept + HELD_MIN && used > used_then / 2))
         return LOOK_MS;
     malloc_trim(0);
-    held = memory_held();
-    kept = held > used ? held - used : 0;
+    kept = idle_bytes(&used_then);
     return LOOK_MS;
 }

@@ -4,6 +4,9 @@
 
 #include <stdint.h>
 
+/* Keep glibc from raising, by itself, what each thread's arena may keep to 64 MiB. Before any thread starts. */
+void memory_configure(void);
+
 /**
  * Give pages back to the system where far more is held than is in use.
  * Returns: in how many milliseconds to come again. Threads: one.
