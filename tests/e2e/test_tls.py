@@ -233,6 +233,14 @@ class Mutual(TlsTest):
             with self.assertRaises((ssl.SSLError, ConnectionError)):
                 handshake(self.daemon.address(), self.authority, version=version)
 
+    def test_the_environment_alone_requires_one(self):
+        self.daemon = self.serve(the_store(), env={"RDRIVED_TLS_CERT": str(self.pair.cert),
+                                                   "RDRIVED_TLS_KEY": str(self.pair.key),
+                                                   "RDRIVED_TLS_CLIENT_CA": str(self.clients.pair.cert)})
+        self.assert_reads(self.stub(pair=self.client))
+        self.assert_shut_out()
+        self.assert_shut_out(pair=self.authority.issue("DNS:client.example"))
+
     def test_another_authority_s_is_shut_out_though_it_has_the_name_and_the_server_s_signature(self):
         self.start("--tls-client-ca", self.clients.pair.cert)
         twin = Authority(self.folder, "clients")

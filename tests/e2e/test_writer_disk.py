@@ -7,7 +7,8 @@ import time
 import unittest
 
 from disk import Disk
-from support import MIB, Code, eventually, noise, reader_pb2, tell, writer_pb2
+from http2 import DATA, INITIAL_WINDOW_SIZE, WINDOW_MAX, Peer, call, window
+from support import MIB, READER, Code, eventually, noise, reader_pb2, tell, writer_pb2
 from writing import GONE, HASHES, KEY, OTHER, VALUES, WriterTest, hashed, item, upload
 
 WRITERS = 64
@@ -279,6 +280,35 @@ class Compaction(DiskTest):
         parts[1] += [message.fragment.data for message in streams[1]]
         self.assertEqual(b"".join(parts[1]), large)
         self.assertEqual(self.daemon.wait(), 0)
+
+    def test_what_a_slow_reader_has_got_is_exact_though_the_store_was_replaced_and_closed_under_it(self):
+        self.restart("--drain-grace", 1)
+        large = noise("large", 24 * MIB)
+        self.writer.WriteStream(upload(b"large", *[large[at:at + MIB] for at in range(0, len(large), MIB)]))
+        request = reader_pb2.ReadStreamRequest(key=b"large").SerializeToString()
+        peers = [Peer(self.daemon.address(), options={INITIAL_WINDOW_SIZE: size}, receive_buffer=64 << 10)
+                 for size in (WINDOW_MAX, 100_000)]  # one leaves it in the socket, the other in the daemon
+        for peer in peers:
+            self.addCleanup(peer.close)
+            peer.send(window(0, WINDOW_MAX - 65535), call(1, f"/{READER}/ReadStream", request))
+        came = [peer.until(DATA) for peer in peers]
+        self.writer.Write(writer_pb2.WriteRequest(key=b"large", payload=b"newer"))
+        self.assertTrue(self.compact()[-1].done)
+        self.daemon.send(signal.SIGTERM)
+        self.assertEqual(self.daemon.wait(), 0)
+        for peer, data in zip(peers, came):
+            data += b"".join(payload for kind, _, _, payload in peer.frames() if kind == DATA)
+            got, at = b"", 0
+            while at + 5 <= len(data) and at + 5 + int.from_bytes(data[at + 1:at + 5], "big") <= len(data):
+                end = at + 5 + int.from_bytes(data[at + 1:at + 5], "big")
+                got += reader_pb2.ReadStreamResponse.FromString(data[at + 5:end]).fragment.data
+                at = end
+            tell(f"of 24 MiB {len(data) / MIB:.2f} had come")
+            self.assertEqual(got, large[:len(got)])
+            self.assertGreater(len(data), 0)
+            self.assertLess(len(data), len(large))
+        self.restart()
+        self.assertEqual(self.read(b"large"), b"newer")
 
     def test_sigterm_during_one_ends_it_and_loses_nothing(self):
         call = self.begin()
