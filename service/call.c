@@ -2,6 +2,7 @@
 #include "access.h"
 #include "method.h"
 #include "server.h"
+#include <grpc/support/alloc.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -36,6 +37,9 @@ static const struct {
     [CALL_FINISHING] = {"finishing", TO(CALL_DONE)},
     [CALL_DONE] = {"done", 0},
 };
+
+#define FINISH_MS 250   /* that an answer may take to leave, before the call counts as one being served again */
+#define MOVED_MIN 1024u /* bytes; an idle connection's pings are fewer */
 
 /* Where the engine's operation is. The hook and the submitter each exchange it once, and whoever comes second acts. */
 enum op_place { OP_PLACE_SUBMITTING, OP_PLACE_AWAITED, OP_PLACE_COMPLETED };
@@ -98,13 +102,23 @@ static bool ask(struct call *call, bool next)
 static void begin_waiting(struct call *call)
 {
     call->since_ms = call->queue->now_ms;
-    call->paced = reply_pace(&call->reply);
+    call->silent = 0;
+}
+
+/* Count the call among those that are as good as over, or no longer. Only the queue's thread writes the count. */
+static void set_finishing(struct call *call, bool finishing)
+{
+    atomic_int *count = &call->queue->finishing;
+    int before = atomic_load_explicit(count, memory_order_relaxed);
+    atomic_store_explicit(count, before + finishing - call->finishing, memory_order_relaxed);
+    call->finishing = finishing;
 }
 
 static void finish(struct call *call)
 {
     call_move(call, CALL_FINISHING);
     begin_waiting(call);
+    set_finishing(call, true);
     call_post_finish(call);
 }
 
@@ -126,19 +140,26 @@ static bool queue_for_room(struct call *call, enum step step, size_t bytes)
 
 /**
  * Have room for just the copied bytes of the message that `step` sends. Small answers wait for none: those who ask for
- * little are served while others ask for much. What may be large has room already (STEP_ROOM).
+ * little are served while others ask for much; nor do messages of what is never shed. What may be large has room
+ * already (STEP_ROOM).
  * Returns: false where the call waits for it; its tag will come.
  */
 static bool take_room(struct call *call, enum step step)
 {
     struct room *room = &call->queue->server->room;
     size_t copied = call->reply.total - call->reply.referred;
-    if (call->room == 0 && copied > 0 && (step == STEP_SEND || copied > CALL_SMALL_ANSWER))
-        return queue_for_room(call, step, copied);
-    if (copied > call->room)
-        room_force(room, copied - call->room);
-    else if (copied < call->room)
-        room_give(room, call->room - copied);
+    if (call->room > 0) {
+        if (copied > call->room)
+            room_force(room, copied - call->room);
+        else if (copied < call->room)
+            room_give(room, call->room - copied);
+    } else if (copied > 0) {
+        bool passes = call->method->never_shed || (step == STEP_END && copied <= CALL_SMALL_ANSWER);
+        if (!passes)
+            return queue_for_room(call, step, copied);
+        room_pass(room, copied);
+        call->passed = true;
+    }
     call->room = copied;
     return true;
 }
@@ -234,7 +255,7 @@ static enum step admit(struct call *call)
     const struct method *method = call->method;
     if (atomic_load_explicit(&server->phase, memory_order_relaxed) != SERVER_SERVING)
         return call_refuse(call, REFUSE_DRAINING, "the server is shutting down; retry on another connection");
-    if (!method->never_shed && server_open_calls(server) > server->config->max_inflight) {
+    if (!method->never_shed && server_is_full(server)) {
         call_tell(call, "limit", server->config->max_inflight);
         return call_refuse(call, REFUSE_OVERLOADED,
                            "more than %llu calls are open, the server's --max-inflight; retry later or elsewhere",
@@ -335,7 +356,10 @@ void call_event(struct call_op *op, bool success)
     case OP_CLOSE: closed(call); break;
     case OP_SEND: sent(call, success); break;
     case OP_RECEIVE: received(call, success); break;
-    case OP_FINISH: call_move(call, CALL_DONE); break;
+    case OP_FINISH:
+        set_finishing(call, false);
+        call_move(call, CALL_DONE);
+        break;
     case OP_ENGINE:
         CALL_REQUIRE(call, atomic_load(&call->op_place) == OP_PLACE_COMPLETED); /* acquires what the engine wrote */
         call_move(call, CALL_RUNNING);
@@ -356,19 +380,35 @@ void call_turn(struct call *call)
     call_settle(call);
 }
 
-void call_check_stall(struct call *call)
+/* Whether its connection moved more than the pings of an idle one since this was last asked. */
+static bool has_moved(struct call *call, struct moves *moves)
+{
+    char *peer = grpc_call_get_peer(call->call);
+    uint64_t moved = listen_moved(call->queue->server, moves, peer);
+    gpr_free(peer);
+    bool more = moved - call->moved >= MOVED_MIN;
+    call->moved = moved;
+    return more;
+}
+
+/* The core tells of whole messages only; how those get on shows in what their connection moves. Each half of the time
+ * is looked at, so that at least the whole time was silent. */
+void call_check_stall(struct call *call, struct moves *moves)
 {
     static const char text[] = "nothing was sent or received for --stall-timeout; read faster, or send";
     const struct queue *queue = call->queue;
     uint64_t limit_s = queue->server->config->stall_timeout_s;
     if (call->state != CALL_SENDING && call->state != CALL_FINISHING && call->state != CALL_RECEIVING)
         return;
-    if (reply_pace(&call->reply) != call->paced) {
-        begin_waiting(call);
+    if (call->finishing && queue->now_ms - call->since_ms >= FINISH_MS)
+        set_finishing(call, false); /* its client takes its time, and keeps its place meanwhile */
+    if (limit_s == 0 || queue->now_ms - call->since_ms < (int64_t)limit_s * 500)
         return;
-    }
-    if (queue->now_ms - call->since_ms < (int64_t)limit_s * 1000)
+    call->since_ms = queue->now_ms;
+    call->silent = has_moved(call, moves) ? 0 : call->silent + 1;
+    if (call->silent < 2)
         return;
+    call->silent = 0;
     if (call->state == CALL_RECEIVING) {
         call_tell(call, "limit", limit_s);
         call_refuse(call, REFUSE_STALLED, "%s within %llu s", text, (unsigned long long)limit_s);
@@ -376,7 +416,6 @@ void call_check_stall(struct call *call)
         finish(call);
         return;
     }
-    begin_waiting(call);
     call_refuse(call, REFUSE_STALLED, "%s", text); /* for the log: no trailing metadata gets past what waits */
     call->has_status = true;
     grpc_call_cancel_with_status(call->call, call->status, text, NULL);

@@ -125,14 +125,17 @@ struct call {
     unsigned epoch;
     bool close_posted; /* OP_CLOSE, or within OP_FINISH */
     bool sent_initial;
+    bool finishing;  /* counted in its queue's `finishing` */
     bool has_status; /* `status` was sent, or is what the call was ended with */
     bool dead;       /* cancelled, out of time or connection lost: nothing we send arrives */
     int close_cancelled;
 
     int64_t begun_us; /* --slow-ms */
     int64_t since_ms; /* when it last sent or received something */
-    size_t paced;     /* reply_pace() then */
-    size_t room;      /* bytes taken of the server's */
+    uint64_t moved;   /* what its connection had moved when that was last looked at */
+    unsigned silent;  /* halves of --stall-timeout in which next to nothing moved */
+    size_t room;      /* bytes taken of the server's, */
+    bool passed;      /* as a small answer */
     size_t kept;      /* bytes taken of its budget, for what the engine keeps of an upload */
     size_t wanted;    /* STEP_ROOM */
     uint64_t sent_bytes;
@@ -180,8 +183,11 @@ void call_event(struct call_op *op, bool success);
 /* A call that yielded has its turn. */
 void call_turn(struct call *call);
 
-/* End the call if its peer has neither taken nor sent anything for the server's --stall-timeout. */
-void call_check_stall(struct call *call);
+struct moves;
+
+/* Now and then: end the call if its peer has neither taken nor sent anything for the server's --stall-timeout. `moves`
+ * is this sweep's, and made where it is needed. */
+void call_check_stall(struct call *call, struct moves *moves);
 
 /* End an open call with UNAVAILABLE: the server can't wait for it. */
 void call_drop(struct call *call);

@@ -57,9 +57,13 @@ void call_destroy(struct call *call)
 
 void call_give_room(struct call *call)
 {
-    if (call->room > 0)
-        room_give(&call->queue->server->room, call->room);
+    struct room *room = &call->queue->server->room;
+    if (call->room > 0 && call->passed)
+        room_passed(room, call->room);
+    else if (call->room > 0)
+        room_give(room, call->room);
     call->room = 0;
+    call->passed = false;
 }
 
 void call_drop_request(struct call *call)

@@ -233,9 +233,11 @@ static bool take_signals(struct daemon *daemon)
 static void log_serving(const struct daemon *daemon)
 {
     const rd_store_info *info = &daemon->opener.info;
-    LOG(LOG_INFO, "serving", LOG_TEXT("store", daemon->config.store_path), LOG_NUMBER("keys", info->live_keys),
-        LOG_NUMBER("entries", info->entries), LOG_NUMBER("file_bytes", info->file_size),
-        LOG_NUMBER("index_bytes", info->index_bytes), LOG_TEXT("index", rd_index_text(info->index_source)));
+    LOG(LOG_INFO, "serving", LOG_TEXT("version", RDRIVE_VERSION), LOG_NUMBER("pid", getpid()),
+        LOG_TEXT("store", daemon->config.store_path), LOG_TEXT("writable", daemon->config.writable ? "yes" : "no"),
+        LOG_NUMBER("keys", info->live_keys), LOG_NUMBER("entries", info->entries),
+        LOG_NUMBER("file_bytes", info->file_size), LOG_NUMBER("index_bytes", info->index_bytes),
+        LOG_TEXT("index", rd_index_text(info->index_source)));
     if (info->unread_bytes > 0)
         LOG(LOG_WARN, "unfinished tail", LOG_NUMBER("offset", info->tail_off), LOG_NUMBER("bytes", info->unread_bytes));
 }

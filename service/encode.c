@@ -1,5 +1,6 @@
 #include "encode.h"
 #include "wire.h"
+#include <rdrive/v1/reader.pb-c.h>
 
 /* Field numbers of proto/rdrive/v1/entry.proto. */
 enum {
@@ -261,14 +262,27 @@ void encode_fragment_item(struct reply *reply, const struct encode_source *sourc
     put_fragment(reply, source, start, at, value, run);
 }
 
+/* One a chunk, so protobuf-c may pack it: it takes the payload by reference as well. */
 void encode_fragment_message(struct reply *reply, const struct encode_source *source, const rd_value *value,
                              const struct encode_run *run)
 {
-    uint8_t *start = reply_reserve(reply, HEAD_MAX);
-    if (start == NULL)
-        return;
-    uint8_t *at = wire_put_len(start, OUTER_FIELD, fragment_size(value, run));
-    put_fragment(reply, source, start, at, value, run);
+    Rdrive__V1__EntryMetadata metadata;
+    Rdrive__V1__PayloadFragment fragment;
+    Rdrive__V1__ReadStreamResponse response;
+    rdrive__v1__entry_metadata__init(&metadata);
+    metadata.key_hash = value->meta.key_hash;
+    metadata.prev_offset = value->meta.prev_off;
+    metadata.checksum = value->meta.checksum;
+    metadata.tombstone = value->meta.tombstone;
+    rdrive__v1__payload_fragment__init(&fragment);
+    fragment.data.data = (uint8_t *)(uintptr_t)value->payload.data + run->offset;
+    fragment.data.len = run->len;
+    fragment.payload_offset = run->offset;
+    fragment.payload_size = value->payload.len;
+    fragment.metadata = run->with_metadata ? &metadata : NULL;
+    rdrive__v1__read_stream_response__init(&response);
+    response.fragment = &fragment;
+    encode_value_message(reply, source, value, &response.base);
 }
 
 void encode_metadata_message(struct reply *reply, const rd_metadata *meta)

@@ -357,6 +357,46 @@ bool listen_drop(const struct traffic *connection)
     return connect(connection->fd, &nowhere, sizeof(nowhere)) == 0 || shutdown(connection->fd, SHUT_RDWR) == 0;
 }
 
+static void add_move(struct moves *moves, int fd)
+{
+    struct sockaddr_in6 peer = {0}; /* the port lies where IPv4 has it, too */
+    struct tcp_info info = {0};
+    socklen_t peer_len = sizeof(peer);
+    socklen_t info_len = sizeof(info);
+    if (getpeername(fd, (struct sockaddr *)&peer, &peer_len) != 0 || peer.sin6_family == AF_UNIX ||
+        getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &info_len) != 0)
+        return;
+    if (moves->count % 64 == 0) {
+        struct move *larger = realloc(moves->list, (moves->count + 64) * sizeof(*larger));
+        if (larger == NULL)
+            return;
+        moves->list = larger;
+    }
+    moves->list[moves->count++] =
+        (struct move){.port = ntohs(peer.sin6_port), .bytes = info.tcpi_bytes_received + info.tcpi_bytes_acked};
+}
+
+uint64_t listen_moved(const struct server *server, struct moves *moves, const char *peer)
+{
+    const char *colon = strrchr(peer, ':');
+    uint64_t bytes = 0;
+    bool listening;
+    DIR *descriptors = moves->made ? NULL : opendir("/proc/self/fd");
+    moves->made = true;
+    for (int fd; descriptors != NULL && (fd = next_socket(descriptors, &listening)) >= 0;)
+        if (!listening && is_our_connection(server, fd))
+            add_move(moves, fd);
+    if (descriptors != NULL)
+        closedir(descriptors);
+    if (colon == NULL || strncmp(peer, "unix:", 5) == 0)
+        return 0;
+    uint16_t port = (uint16_t)atoi(colon + 1);
+    for (size_t i = 0; i < moves->count; i++)
+        if (moves->list[i].port == port) /* two peers with one port are told apart by nobody here, to their good */
+            bytes += moves->list[i].bytes;
+    return bytes;
+}
+
 bool listen_all(struct server *server)
 {
     int before[LISTENERS_MAX];

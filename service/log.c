@@ -1,13 +1,15 @@
 #include "log.h"
 #include <grpc/support/log.h>
+#include <poll.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
-#define LINE_BYTES  16384u /* one write a line, so that threads don't mix theirs */
-#define VALUE_BYTES 1024u  /* longer texts are cut */
+#define LINE_BYTES  4096u /* PIPE_BUF: a pipe that poll calls writable takes it whole, at once */
+#define VALUE_BYTES 1024u /* longer texts are cut */
 
 static enum log_level level_max = LOG_INFO;
 static atomic_bool core_is_quiet;
@@ -135,25 +137,51 @@ void log_configure(enum log_level level, enum log_format format)
     line_format = format;
 }
 
+static void make_line(struct line *line, enum log_level level, const char *event, const struct log_field *fields)
+{
+    line->used = 0;
+    line->full = false;
+    if (line_format == LOG_JSON)
+        put_text(line, "{");
+    put_time(line);
+    put_field(line, &LOG_TEXT("level", level_names[level]));
+    put_field(line, &LOG_TEXT("event", event));
+    for (; fields->name != NULL; fields++)
+        put_field(line, fields);
+    if (line_format == LOG_JSON)
+        line->text[line->used++] = '}';
+    line->text[line->used++] = '\n';
+}
+
+/* Returns: false where that would have to wait for whoever reads the log. */
+static bool write_line(const struct line *line)
+{
+    struct pollfd ready = {.fd = STDERR_FILENO, .events = POLLOUT};
+    if (poll(&ready, 1, 0) != 1 || (ready.revents & POLLOUT) == 0)
+        return false;
+    ssize_t ignored = write(STDERR_FILENO, line->text, line->used); /* nobody to tell if that fails */
+    (void)ignored;
+    return true;
+}
+
+/* Those who serve never wait for the log: what its reader doesn't take is counted, and told once there is room. */
 void log_event(enum log_level level, const char *event, const struct log_field *fields)
 {
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    static uint64_t lost; /* guarded by the lock */
+    struct line line;
     if (level > level_max)
         return;
-    struct line line;
-    line.used = 0;
-    line.full = false;
-    if (line_format == LOG_JSON)
-        put_text(&line, "{");
-    put_time(&line);
-    put_field(&line, &LOG_TEXT("level", level_names[level]));
-    put_field(&line, &LOG_TEXT("event", event));
-    for (; fields->name != NULL; fields++)
-        put_field(&line, fields);
-    if (line_format == LOG_JSON)
-        line.text[line.used++] = '}';
-    line.text[line.used++] = '\n';
-    ssize_t ignored = write(STDERR_FILENO, line.text, line.used); /* nobody to tell if that fails */
-    (void)ignored;
+    pthread_mutex_lock(&lock);
+    if (lost > 0) {
+        make_line(&line, LOG_WARN, "log lines lost", (const struct log_field[]){LOG_NUMBER("lines", lost), {0}});
+        if (write_line(&line))
+            lost = 0;
+    }
+    make_line(&line, level, event, fields);
+    if (lost > 0 || !write_line(&line))
+        lost++;
+    pthread_mutex_unlock(&lock);
 }
 
 bool log_due(struct log_limit *limit, int64_t *out_untold)

@@ -6,7 +6,7 @@
 #include <grpc/slice.h>
 #include <rdrive/engine.h>
 
-/* A message travels in pieces of about this size, so that it shows how a slow peer gets on. */
+/* Copied bytes lie in pieces of this size, which malloc has at hand: larger ones it maps anew for each message. */
 #define REPLY_PIECE ((size_t)64 << 10)
 
 struct reply {
@@ -16,11 +16,10 @@ struct reply {
     grpc_slice *closed;
     size_t closed_count;
     size_t closed_capacity;
-    size_t total;      /* bytes of the message so far */
-    size_t referred;   /* of these: by reference */
-    struct pace *pace; /* NULL until a message takes more than a piece */
-    bool any;          /* a message was begun, if only an empty one */
-    rd_err err;        /* RD_E_NOMEM, RD_E_TRUNCATED: the message must not be sent */
+    size_t total;    /* bytes of the message so far */
+    size_t referred; /* of these: by reference */
+    bool any;        /* a message was begun, if only an empty one */
+    rd_err err;      /* RD_E_NOMEM, RD_E_TRUNCATED: the message must not be sent */
 };
 
 /* Zeroed storage is an empty reply. */
@@ -48,10 +47,7 @@ void reply_refer(struct reply *reply, rd_span bytes, rd_hold hold);
 /* References that the core still holds, over all replies. Any thread. */
 size_t reply_references(void);
 
-/* The message; the reply is empty again, but for its pace. NULL when out of memory. */
+/* The message; the reply is empty again. NULL when out of memory. */
 grpc_byte_buffer *reply_take(struct reply *reply);
-
-/* How many pieces of large messages the core is done with by now: it grows while the peer takes something. */
-size_t reply_pace(const struct reply *reply);
 
 #endif

@@ -12,6 +12,16 @@ void room_fini(struct room *room)
     pthread_mutex_destroy(&room->lock);
 }
 
+void room_pass(struct room *room, size_t bytes)
+{
+    atomic_fetch_add(&room->passed, bytes);
+}
+
+void room_passed(struct room *room, size_t bytes)
+{
+    atomic_fetch_sub(&room->passed, bytes);
+}
+
 void room_force(struct room *room, size_t bytes)
 {
     atomic_fetch_add(&room->used, bytes);

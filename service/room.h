@@ -19,7 +19,8 @@ struct room_place {
 };
 
 struct room {
-    atomic_size_t used;
+    atomic_size_t used;   /* by those who asked */
+    atomic_size_t passed; /* by small answers, which don't ask */
     size_t max;
     atomic_size_t waiting; /* how many are on the list */
     pthread_mutex_t lock;  /* guards the list */
@@ -30,7 +31,11 @@ struct room {
 void room_init(struct room *room, size_t max);
 void room_fini(struct room *room);
 
-/* Take room, beyond `max` if need be, and without regard to those who wait: for small answers. Any thread. */
+/* Count a small answer, which waits for nobody and keeps nobody waiting. Any thread. */
+void room_pass(struct room *room, size_t bytes);
+void room_passed(struct room *room, size_t bytes); /* it is gone */
+
+/* One who has room turns out to need more. Any thread. */
 void room_force(struct room *room, size_t bytes);
 
 /**

@@ -142,6 +142,16 @@ size_t server_open_calls(const struct server *server)
     return atomic_load(&server->open_calls[0]) + atomic_load(&server->open_calls[1]);
 }
 
+bool server_is_full(const struct server *server)
+{
+    size_t open = server_open_calls(server);
+    if (open <= server->config->max_inflight)
+        return false;
+    for (size_t i = 0; i < server->queue_count; i++)
+        open -= (size_t)atomic_load_explicit(&server->queues[i].finishing, memory_order_relaxed);
+    return open > server->config->max_inflight;
+}
+
 int64_t server_now_us(void)
 {
     gpr_timespec now = gpr_now(GPR_CLOCK_MONOTONIC);
@@ -183,10 +193,10 @@ static void sweep(struct queue *queue)
 {
     queue->sweep_ms = queue->now_ms;
     sweep_posts(queue);
-    if (queue->server->config->stall_timeout_s == 0)
-        return;
+    struct moves moves = {0};
     for (struct call *call = queue->open_calls; call != NULL; call = call->next_open)
-        call_check_stall(call);
+        call_check_stall(call, &moves);
+    free(moves.list);
 }
 
 /* The next call that yielded: one for each event, so that those who wait for the peer get on as well. */

@@ -49,6 +49,7 @@ struct queue {
     struct call **last_turn; /* the list's end */
     struct call *free_calls;
     size_t free_count;
+    atomic_int finishing;               /* calls that have their status, and are open only until that has left */
     struct posts posts[METHOD_MAX + 1]; /* the last: of the unknown method */
 };
 
@@ -112,6 +113,10 @@ int64_t server_now_us(void);
 /* Watches apart. */
 size_t server_open_calls(const struct server *server);
 
+/* Whether as many calls are being served as --max-inflight allows: those that only wait to be told that their client
+ * has its answer don't count, since that client may be back already. */
+bool server_is_full(const struct server *server);
+
 /* Wake whoever waits on wake_fd. Any thread. */
 void server_wake(const struct server *server);
 
@@ -140,6 +145,20 @@ void listen_half_close(const struct server *server);
 
 /* Connections there are now, by the kernel's account, and the bytes that their peers have not taken. */
 size_t listen_connections(const struct server *server, uint64_t *out_unsent);
+
+/* What TCP connections have moved, by their peers' ports: both ways, taken and acknowledged. */
+struct moves {
+    struct move {
+        uint16_t port;
+        uint64_t bytes;
+    } * list;
+    size_t count;
+    bool made;
+};
+
+/* Of the connection of `peer`, as the core names it; 0 where that can't be told, as of unix sockets. `moves` is made at
+ * the first call, and free(moves->list) is the caller's. */
+uint64_t listen_moved(const struct server *server, struct moves *moves, const char *peer);
 
 /* A connection, and the bytes that came by it. */
 struct traffic {

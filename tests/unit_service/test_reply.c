@@ -126,29 +126,6 @@ static void references_beside_each_other_need_no_bytes_between(void **state)
     reply_fini(&reply);
 }
 
-/* Copied or referred to, a large message shows piece by piece how its peer takes it, also once the reply is gone. */
-static void a_large_message_is_paced_by_its_pieces(void **state)
-{
-    (void)state;
-    struct reply reply = {0};
-    struct counted counted = {0};
-    static const uint8_t large[4 * REPLY_PIECE];
-    for (size_t i = 0; i < sizeof large; i += 100)
-        reply_put(&reply, large, 100);
-    refer(&reply, &counted, sizeof outside);
-    grpc_byte_buffer *message = reply_take(&reply);
-    grpc_slice_buffer *slices = &message->data.raw.slice_buffer;
-    size_t before = reply_pace(&reply); /* what growing gave back counts too */
-    for (size_t taken = 1; slices->count > 1; taken++) {
-        grpc_slice_unref(grpc_slice_buffer_take_first(slices));
-        EXPECT(reply_pace(&reply) == before + taken, "%zu, not %zu", reply_pace(&reply), before + taken);
-    }
-    EXPECT(reply_pace(&reply) >= before + 4, "%zu pieces", reply_pace(&reply));
-    reply_fini(&reply);
-    grpc_byte_buffer_destroy(message);
-    EXPECT(counted.released == 1, "%u", counted.released);
-}
-
 static void thrown_away_in_any_state_it_gives_everything_back(void **state)
 {
     (void)state;
@@ -204,7 +181,6 @@ int main(void)
         cmocka_unit_test(bytes_come_out_as_they_went_in_however_it_grows),
         cmocka_unit_test(growth_is_by_doubling),
         cmocka_unit_test(many_slices_keep_their_order),
-        cmocka_unit_test(a_large_message_is_paced_by_its_pieces),
         cmocka_unit_test(references_beside_each_other_need_no_bytes_between),
         cmocka_unit_test(thrown_away_in_any_state_it_gives_everything_back),
         cmocka_unit_test(without_memory_it_fails_and_releases_every_hold_once),
