@@ -7,7 +7,8 @@ import threading
 import unittest
 
 import grpc
-from support import BIN, DEADLINE_S, DaemonTest, daemon_environment, logfmt, make_store, reader_pb2, reader_pb2_grpc
+from support import (BIN, DEADLINE_S, DaemonTest, Health, daemon_environment, health_pb2, health_pb2_grpc, logfmt,
+                     make_store, reader_pb2, reader_pb2_grpc)
 
 
 class Unread(DaemonTest):
@@ -33,7 +34,11 @@ class Unread(DaemonTest):
         self.addCleanup(daemon.kill)
         with grpc.insecure_channel(socket) as channel:
             reader = reader_pb2_grpc.DataStoreReaderServiceStub(channel)
-            answer = reader.Read(reader_pb2.ReadRequest(key=b"key"), timeout=DEADLINE_S, wait_for_ready=True)
+            for health in health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(),
+                                                                    timeout=DEADLINE_S, wait_for_ready=True):
+                if health.status == Health.SERVING:
+                    break
+            answer = reader.Read(reader_pb2.ReadRequest(key=b"key"), timeout=DEADLINE_S)
             self.assertEqual(answer.entry.payload, b"value")
         told = bytearray()
 
