@@ -53,8 +53,8 @@ static const struct option_row option_rows[] = {
     {"max-queued-bytes", KIND_BYTES, FIELD(max_queued_bytes), "256M", MIB, 1024 * GIB, NULL,
      "copied bytes of answers not sent yet, over all calls: at the limit streams wait in order of arrival"},
     {"stall-timeout", KIND_COUNT, FIELD(stall_timeout_s), "60", 0, 86400, NULL,
-     "seconds after which a call ends with RESOURCE_EXHAUSTED whose client takes nothing of its answer, or sends no "
-     "further message of its upload; 0: never"},
+     "seconds after which a call ends with RESOURCE_EXHAUSTED that waits for its client, to take of its answer or to "
+     "send of its upload, while their connection moves next to nothing; over unix sockets, no whole message; 0: never"},
     {"max-connection-age", KIND_COUNT, FIELD(max_connection_age_s), "0", 0, 31536000, NULL,
      "seconds until a connection is asked to be made anew, so that clients rebalance; 0: never"},
     {"drain-delay", KIND_COUNT, FIELD(drain_delay_s), "0", 0, 3600, NULL,
