@@ -11,8 +11,8 @@ from pathlib import Path
 
 import grpc
 import http2
-from support import (DEADLINE_S, KEEP_NOTHING, KIB, MIB, READER, SANITIZE, SLOWDOWN, Code, DaemonTest, Health,
-                     eventually, health_pb2, make_store, noise, reader_pb2, tell, tool, xxh3)
+from support import (DEADLINE_S, KEEP_NOTHING, KIB, MIB, READER, SANITIZE, SLOWDOWN, WRITER, Code, DaemonTest, Health,
+                     eventually, health_pb2, make_store, noise, reader_pb2, tell, tool, writer_pb2, xxh3)
 from writing import Messages
 
 SMALL = 3_000  # values that are copied, 1000 bytes each
@@ -265,8 +265,8 @@ class Stalled(OverloadTest):
         self.assertEqual(holder.status(1), 8)
 
     def test_a_slow_but_steady_reader_is_served_to_the_end(self):
-        """What a client takes of a message is not seen before it has taken all of it: hence the small chunks."""
-        self.start("--chunk-bytes", "64K")
+        """Each message takes twice as long as a stall may."""
+        self.start()
         for call in (LARGE_STREAM, SMALL_STREAM):
             peer = self.opened(call)
             begun = time.monotonic()
@@ -307,6 +307,21 @@ class Stalled(OverloadTest):
             messages.put(data=b"data")
         messages.end()
         self.assertEqual(call.result().payload_size, 24)
+
+    def test_a_message_that_arrives_slowly_but_steadily_is_no_stall(self):
+        path = make_store(self.folder / "own.srd", {b"key": b"value"})
+        daemon = self.serve(path, "--writable", "--stall-timeout", STALL_S)
+        whole = writer_pb2.WriteStreamRequest(key=b"upload", data=bytes(range(256)) * 160).SerializeToString()
+        framed = http2.message(whole)
+        with http2.Peer(daemon.address()) as peer:
+            peer.send(http2.call(1, f"/{WRITER}/WriteStream"))
+            pieces = [framed[k : k + 4096] for k in range(0, len(framed), 4096)]
+            for piece in pieces:
+                peer.send(http2.data(1, piece, end=piece is pieces[-1]))
+                time.sleep(STALL_S / 4)  # as above
+            self.assertEqual(peer.status(1), 0)
+        answer = daemon.reader_stub().Read(reader_pb2.ReadRequest(key=b"upload"))
+        self.assertEqual(answer.entry.payload, bytes(range(256)) * 160)
 
     def test_zero_is_never(self):
         self.start(stall=0)
