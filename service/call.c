@@ -326,6 +326,7 @@ static void received(struct call *call, bool success)
      * perhaps before OP_CLOSE tells of the end. */
     if (!success || (call->request == NULL && grpc_call_failed_before_recv_message(call->call)))
         call->dead = true;
+    census_deliver(call);
     call_move(call, CALL_RUNNING);
     run(call, call->dead ? STEP_FAIL : resume(call, STEP_RECEIVE));
 }

@@ -164,4 +164,5 @@ void call_opened(struct call *call)
 {
     list_open(call);
     count_open(call);
+    census_deliver(call);
 }

@@ -379,7 +379,7 @@ int daemon_main(int argc, char **argv, rd_engine *(*wrap)(rd_engine *))
     log_configure((enum log_level)daemon.config.log_level, (enum log_format)daemon.config.log_format);
     raise_descriptor_limit();
     accept_prepare();
-    if (!take_signals(&daemon)) {
+    if (!memory_prepare() || !take_signals(&daemon)) {
         LOG(LOG_ERROR, "cannot start", LOG_TEXT("why", strerror(errno)));
         return EXIT_CANNOT;
     }

@@ -29,6 +29,26 @@ static bool cannot(const char *address, const char *why)
     return false;
 }
 
+/* What lists this process's descriptors, open from start to end: once none is left, opening it would fail. */
+static struct {
+    pthread_mutex_t lock;
+    DIR *list;
+} descriptors = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static bool open_descriptors(void)
+{
+    if (descriptors.list == NULL)
+        descriptors.list = opendir("/proc/self/fd");
+    return descriptors.list != NULL;
+}
+
+static void close_descriptors(void)
+{
+    if (descriptors.list != NULL)
+        closedir(descriptors.list);
+    descriptors.list = NULL;
+}
+
 /* Whose lock it is, for the message. */
 static bool lock_is_taken(const char *address, const char *lock_path, int fd)
 {
@@ -81,6 +101,7 @@ static bool take_lock(struct server *server, const char *address, const char *pa
 
 void listen_release(struct server *server)
 {
+    close_descriptors();
     while (server->lock_count > 0) {
         struct listen_lock *lock = &server->locks[--server->lock_count];
         if (lock->path != NULL)
@@ -207,10 +228,22 @@ static bool is_our_connection(const struct server *server, int fd)
     return false;
 }
 
-/* The next descriptor of this process that is a stream socket, or -1. */
-static int next_socket(DIR *descriptors, bool *out_listening)
+/* Look at them from the first one on, and alone, until end_sockets. Requires: open_descriptors did. */
+static void begin_sockets(void)
 {
-    for (struct dirent *entry; (entry = readdir(descriptors)) != NULL;) {
+    pthread_mutex_lock(&descriptors.lock);
+    rewinddir(descriptors.list);
+}
+
+static void end_sockets(void)
+{
+    pthread_mutex_unlock(&descriptors.lock);
+}
+
+/* The next descriptor of this process that is a stream socket, or -1. */
+static int next_socket(bool *out_listening)
+{
+    for (const struct dirent *entry; (entry = readdir(descriptors.list)) != NULL;) {
         int fd = atoi(entry->d_name);
         if (fd > STDERR_FILENO && is_stream_socket(fd, out_listening))
             return fd;
@@ -221,34 +254,30 @@ static int next_socket(DIR *descriptors, bool *out_listening)
 /* Do `act` to each connection there is. Returns: how many there are, and in `*out_sum` the sum of what it returned. */
 static size_t each_connection(const struct server *server, int (*act)(int fd), uint64_t *out_sum)
 {
-    DIR *descriptors = opendir("/proc/self/fd");
     size_t count = 0;
     bool listening;
     *out_sum = 0;
-    if (descriptors == NULL)
-        return 0;
-    for (int fd; (fd = next_socket(descriptors, &listening)) >= 0;) {
+    begin_sockets();
+    for (int fd; (fd = next_socket(&listening)) >= 0;) {
         if (listening || !is_our_connection(server, fd))
             continue;
         *out_sum += (uint64_t)act(fd);
         count++;
     }
-    closedir(descriptors);
+    end_sockets();
     return count;
 }
 
 /* Put the listening sockets there are into `out_fds`. Returns: how many. */
 static size_t listening_sockets(int out_fds[LISTENERS_MAX])
 {
-    DIR *descriptors = opendir("/proc/self/fd");
     size_t count = 0;
     bool listening;
-    if (descriptors == NULL)
-        return 0;
-    for (int fd; (fd = next_socket(descriptors, &listening)) >= 0;)
+    begin_sockets();
+    for (int fd; (fd = next_socket(&listening)) >= 0;)
         if (listening && count < LISTENERS_MAX)
             out_fds[count++] = fd;
-    closedir(descriptors);
+    end_sockets();
     return count;
 }
 
@@ -308,6 +337,26 @@ static uint64_t cookie_of(int fd)
     return getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &len) == 0 ? cookie : 0;
 }
 
+/* Returns: false for what has no port. */
+static bool peer_of(int fd, struct peer *out_peer)
+{
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+    } address;
+    socklen_t len = sizeof(address);
+    if (getpeername(fd, &address.any, &len) != 0)
+        return false;
+    if (address.any.sa_family == AF_INET)
+        *out_peer = peer_v4(&address.v4.sin_addr, ntohs(address.v4.sin_port));
+    else if (address.any.sa_family == AF_INET6)
+        *out_peer = (struct peer){.address = address.v6.sin6_addr, .port = ntohs(address.v6.sin6_port)};
+    else
+        return false;
+    return true;
+}
+
 /* Returns: false for what is no TCP connection, or one that we have ended. */
 static bool traffic_of(int fd, struct traffic *out_traffic)
 {
@@ -317,20 +366,19 @@ static bool traffic_of(int fd, struct traffic *out_traffic)
     if (cookie == 0 || getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) != 0 ||
         (info.tcpi_state != STATE_ESTABLISHED && info.tcpi_state != STATE_CLOSE_WAIT))
         return false;
-    *out_traffic = (struct traffic){.fd = fd, .cookie = cookie, .received = info.tcpi_bytes_received};
-    return true;
+    *out_traffic = (struct traffic){
+        .fd = fd, .cookie = cookie, .received = info.tcpi_bytes_received, .acknowledged = info.tcpi_bytes_acked};
+    return peer_of(fd, &out_traffic->peer);
 }
 
 size_t listen_traffic(const struct server *server, struct traffic **out_list)
 {
-    DIR *descriptors = opendir("/proc/self/fd");
     struct traffic *list = NULL;
     size_t count = 0;
     size_t room = 0;
     bool listening;
-    if (descriptors == NULL)
-        return 0;
-    for (int fd; (fd = next_socket(descriptors, &listening)) >= 0;) {
+    begin_sockets();
+    for (int fd; (fd = next_socket(&listening)) >= 0;) {
         struct traffic traffic;
         if (listening || !is_our_connection(server, fd) || !traffic_of(fd, &traffic))
             continue;
@@ -343,9 +391,28 @@ size_t listen_traffic(const struct server *server, struct traffic **out_list)
         }
         list[count++] = traffic;
     }
-    closedir(descriptors);
+    end_sockets();
     *out_list = list;
     return count;
+}
+
+static int by_peer(const void *left, const void *right)
+{
+    const struct traffic *a = left;
+    const struct traffic *b = right;
+    return peer_compare(&a->peer, &b->peer);
+}
+
+void traffic_sort(struct traffic *list, size_t count)
+{
+    if (count > 0)
+        qsort(list, count, sizeof(*list), by_peer);
+}
+
+struct traffic *traffic_find(struct traffic *list, size_t count, const struct peer *peer)
+{
+    struct traffic wanted = {.peer = *peer};
+    return count == 0 ? NULL : bsearch(&wanted, list, count, sizeof(*list), by_peer);
 }
 
 /* To dissolve it resets it and throws away what it has brought and nobody has read, which a shutdown would leave. */
@@ -357,49 +424,23 @@ bool listen_drop(const struct traffic *connection)
     return connect(connection->fd, &nowhere, sizeof(nowhere)) == 0 || shutdown(connection->fd, SHUT_RDWR) == 0;
 }
 
-static void add_move(struct moves *moves, int fd)
-{
-    struct sockaddr_in6 peer = {0}; /* the port lies where IPv4 has it, too */
-    struct tcp_info info = {0};
-    socklen_t peer_len = sizeof(peer);
-    socklen_t info_len = sizeof(info);
-    if (getpeername(fd, (struct sockaddr *)&peer, &peer_len) != 0 || peer.sin6_family == AF_UNIX ||
-        getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &info_len) != 0)
-        return;
-    if (moves->count % 64 == 0) {
-        struct move *larger = realloc(moves->list, (moves->count + 64) * sizeof(*larger));
-        if (larger == NULL)
-            return;
-        moves->list = larger;
-    }
-    moves->list[moves->count++] =
-        (struct move){.port = ntohs(peer.sin6_port), .bytes = info.tcpi_bytes_received + info.tcpi_bytes_acked};
-}
-
 uint64_t listen_moved(const struct server *server, struct moves *moves, const char *peer)
 {
-    const char *colon = strrchr(peer, ':');
-    uint64_t bytes = 0;
-    bool listening;
-    DIR *descriptors = moves->made ? NULL : opendir("/proc/self/fd");
+    struct peer wanted;
+    if (!moves->made) {
+        moves->count = listen_traffic(server, &moves->list);
+        traffic_sort(moves->list, moves->count);
+    }
     moves->made = true;
-    for (int fd; descriptors != NULL && (fd = next_socket(descriptors, &listening)) >= 0;)
-        if (!listening && is_our_connection(server, fd))
-            add_move(moves, fd);
-    if (descriptors != NULL)
-        closedir(descriptors);
-    if (colon == NULL || strncmp(peer, "unix:", 5) == 0)
-        return 0;
-    uint16_t port = (uint16_t)atoi(colon + 1);
-    for (size_t i = 0; i < moves->count; i++)
-        if (moves->list[i].port == port) /* two peers with one port are told apart by nobody here, to their good */
-            bytes += moves->list[i].bytes;
-    return bytes;
+    const struct traffic *found = peer_parse(peer, &wanted) ? traffic_find(moves->list, moves->count, &wanted) : NULL;
+    return found == NULL ? 0 : found->received + found->acknowledged;
 }
 
 bool listen_all(struct server *server)
 {
     int before[LISTENERS_MAX];
+    if (!open_descriptors())
+        return cannot("/proc/self/fd", strerror(errno));
     size_t before_count = listening_sockets(before);
     for (size_t i = 0; i < server->config->listen.count; i++) {
         const char *address = server->config->listen.at[i];

@@ -1,4 +1,5 @@
 #include "memory.h"
+#include <fcntl.h>
 #include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,15 +21,23 @@ void memory_configure(void)
     mallopt(M_MMAP_THRESHOLD, BLOCK_MAX);
 }
 
+static int statm = -1; /* kept open: what a shortage of descriptors goes with is looked at all the same */
+
+bool memory_prepare(void)
+{
+    if (statm < 0)
+        statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+    return statm >= 0;
+}
+
 uint64_t memory_held(void)
 {
+    char text[128];
     unsigned long long resident = 0;
     unsigned long long shared = 0;
-    FILE *file = fopen("/proc/self/statm", "re");
-    if (file == NULL)
-        return 0;
-    int fields = fscanf(file, "%*u %llu %llu", &resident, &shared);
-    fclose(file);
+    ssize_t len = pread(statm, text, sizeof(text) - 1, 0);
+    text[len < 0 ? 0 : len] = '\0';
+    int fields = sscanf(text, "%*u %llu %llu", &resident, &shared);
     return fields == 2 && resident > shared ? (resident - shared) * (uint64_t)sysconf(_SC_PAGESIZE) : 0;
 }
 

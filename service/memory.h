@@ -2,10 +2,14 @@
 #ifndef MEMORY_H
 #define MEMORY_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Keep glibc from raising, by itself, what each thread's arena may keep to 64 MiB. Before any thread starts. */
 void memory_configure(void);
+
+/* Before the others, and before descriptors run short. Returns: false, with errno, where the system says nothing. */
+bool memory_prepare(void);
 
 /**
  * Give pages back to the system where far more is held than is in use.

@@ -193,6 +193,8 @@ static void sweep(struct queue *queue)
 {
     queue->sweep_ms = queue->now_ms;
     sweep_posts(queue);
+    if (atomic_load_explicit(&queue->server->count_peers, memory_order_relaxed))
+        census_take(queue);
     struct moves moves = {0};
     for (struct call *call = queue->open_calls; call != NULL; call = call->next_open)
         call_check_stall(call, &moves);
@@ -380,6 +382,7 @@ static void end_queue(struct queue *queue)
     else
         queue_thread(queue);
     grpc_completion_queue_destroy(queue->core);
+    free(atomic_exchange(&queue->census, NULL));
     while (queue->free_calls != NULL) {
         struct call *call = queue->free_calls;
         queue->free_calls = call->next_free;

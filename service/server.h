@@ -3,6 +3,7 @@
 #define SERVER_H
 
 #include "call.h"
+#include "census.h"
 #include "health.h"
 #include "method.h"
 #include "options.h"
@@ -51,6 +52,7 @@ struct queue {
     size_t free_count;
     atomic_int finishing;               /* calls that have their status, and are open only until that has left */
     struct posts posts[METHOD_MAX + 1]; /* the last: of the unknown method */
+    _Atomic(struct census *) census;    /* of any thread: the latest, for whoever takes it out; NULL: none */
 };
 
 /* The lock file of a unix socket. */
@@ -86,9 +88,10 @@ struct server {
     atomic_int phase;            /* enum server_phase */
     atomic_uint epoch;           /* calls that began before and after the drain's delay are counted apart: 0 or 1 */
     atomic_size_t open_calls[OPEN_KINDS];
-    atomic_size_t calls;   /* all that may still post a tag: waiting, open and watching */
-    atomic_bool tell_ends; /* write to wake_fd when a call ends */
-    int wake_fd;           /* an eventfd: the daemon's main thread waits on it */
+    atomic_size_t calls;     /* all that may still post a tag: waiting, open and watching */
+    atomic_bool count_peers; /* each sweep of a queue leaves a census */
+    atomic_bool tell_ends;   /* write to wake_fd when a call ends */
+    int wake_fd;             /* an eventfd: the daemon's main thread waits on it */
     struct listen_lock locks[LISTEN_MAX];
     size_t lock_count;
     struct listener listeners[LISTENERS_MAX];
@@ -146,12 +149,28 @@ void listen_half_close(const struct server *server);
 /* Connections there are now, by the kernel's account, and the bytes that their peers have not taken. */
 size_t listen_connections(const struct server *server, uint64_t *out_unsent);
 
-/* What TCP connections have moved, by their peers' ports: both ways, taken and acknowledged. */
+/* A connection, and the bytes that went by it. */
+struct traffic {
+    int fd;
+    uint64_t cookie; /* the kernel's number for it, never used again */
+    uint64_t received;
+    uint64_t acknowledged; /* by the peer, of what was sent */
+    struct peer peer;
+    uint64_t calls; /* open ones, where they were counted */
+    uint64_t cost;  /* pressure.h */
+};
+
+/* The TCP connections there are now, calls and cost 0. Returns: how many; `*out_list` is to be freed; 0 also when out
+ * of memory. */
+size_t listen_traffic(const struct server *server, struct traffic **out_list);
+
+/* By peer, and then to be found by one; NULL where it isn't there. */
+void traffic_sort(struct traffic *list, size_t count);
+struct traffic *traffic_find(struct traffic *list, size_t count, const struct peer *peer);
+
+/* What TCP connections have moved both ways, taken and acknowledged. */
 struct moves {
-    struct move {
-        uint16_t port;
-        uint64_t bytes;
-    } * list;
+    struct traffic *list;
     size_t count;
     bool made;
 };
@@ -159,16 +178,6 @@ struct moves {
 /* Of the connection of `peer`, as the core names it; 0 where that can't be told, as of unix sockets. `moves` is made at
  * the first call, and free(moves->list) is the caller's. */
 uint64_t listen_moved(const struct server *server, struct moves *moves, const char *peer);
-
-/* A connection, and the bytes that came by it. */
-struct traffic {
-    int fd;
-    uint64_t cookie; /* the kernel's number for it, never used again */
-    uint64_t received;
-};
-
-/* The TCP connections there are now. Returns: how many; `*out_list` is to be freed; 0 also when out of memory. */
-size_t listen_traffic(const struct server *server, struct traffic **out_list);
 
 /* End a connection, whatever is under way on it. Returns: false where it is gone already. */
 bool listen_drop(const struct traffic *connection);
