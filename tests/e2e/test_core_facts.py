@@ -14,12 +14,12 @@ from support import (KIB, MIB, READER, SANITIZE, SLOWDOWN, DaemonTest, eventuall
 
 HASTE = 60  # times as fast as without
 KEEPALIVE_S, KEEPALIVE_TIMEOUT_S, PINGS_S, HANDSHAKE_S = (each / HASTE for each in (60, 20, 10, 10))
-LATE_S = 0.5 * SLOWDOWN  # on a busy machine
+LATE_S = SLOWDOWN  # on a busy machine
 WINDOW = 64 * KIB
 VALUE = b"v" * 100 * KIB
 SENT = 4 * MIB
 BURST = 48 // SLOWDOWN  # answers of 4 MiB at once
-LEFT_MAX = 24 * MIB  # of 192 MiB: what the core and each thread's arena keep for the next burst
+LEFT_MAX = 32 * MIB  # of 192 MiB: what the core and each thread's arena keep for the next burst
 UNARY, STREAM = f"/{READER}/Read", f"/{READER}/ReadStream"
 ENHANCE_YOUR_CALM = 11
 DESCRIPTORS_MAX = 1_000_000
@@ -44,18 +44,22 @@ class Facts(DaemonTest):
 class Times(Facts):
     """A connection without a call, as are those of proxies, pools and phones."""
 
+    def assert_passed(self, begun, seconds):
+        passed = time.monotonic() - begun
+        self.assertGreater(passed, 0.95 * seconds)
+        self.assertLess(passed, seconds + LATE_S)
+
     def test_a_silent_connection_is_pinged_each_minute_and_dropped_20_s_after_a_ping_without_answer(self):
-        peer = self.peer(self.hasty())
-        begun = time.monotonic()
-        mark = peer.until(PING)
-        self.assertGreater(time.monotonic() - begun, 0.9 * KEEPALIVE_S)
-        self.assertLess(time.monotonic() - begun, KEEPALIVE_S + LATE_S)
-        peer.send(http2.frame(PING, ACK, 0, mark))
+        daemon, begun = self.hasty(), time.monotonic()
+        peer = self.peer(daemon)
+        for _ in range(3):  # by itself the core stops after two without data
+            mark = peer.until(PING)
+            self.assert_passed(begun, KEEPALIVE_S)
+            begun = time.monotonic()
+            peer.send(http2.frame(PING, ACK, 0, mark))
         peer.until(PING)
-        begun = time.monotonic()
         peer.closed()
-        self.assertGreater(time.monotonic() - begun, 0.9 * KEEPALIVE_TIMEOUT_S)
-        self.assertLess(time.monotonic() - begun, KEEPALIVE_TIMEOUT_S + LATE_S)
+        self.assert_passed(begun, KEEPALIVE_S + KEEPALIVE_TIMEOUT_S)
 
     def test_a_client_may_ping_every_10_s_without_a_call_and_not_much_more_often(self):
         peer = self.peer(self.hasty())
@@ -68,11 +72,9 @@ class Times(Facts):
         self.assertEqual(int.from_bytes(end[4:8], "big"), ENHANCE_YOUR_CALM)
 
     def test_a_connection_that_never_says_a_word_is_dropped_after_10_s(self):
-        peer = self.peer(self.hasty(), hello=False)
-        begun = time.monotonic()
-        peer.closed()
-        self.assertGreater(time.monotonic() - begun, 0.9 * HANDSHAKE_S)
-        self.assertLess(time.monotonic() - begun, HANDSHAKE_S + LATE_S)
+        daemon, begun = self.hasty(), time.monotonic()
+        self.peer(daemon, hello=False).closed()
+        self.assert_passed(begun, HANDSHAKE_S)
 
 
 class Recorder(Peer):
@@ -93,13 +95,14 @@ class Windows(Facts):
         self.addCleanup(peer.close)
         peer.send(http2.call(1, UNARY))
         peer.upload(1, http2.message(reader_pb2.ReadRequest(key=noise("key", SENT)).SerializeToString()))
-        self.assertEqual(peer.status(1), 0)
+        status = peer.status(1)
+        self.assertFalse([each for each in peer.came if each[0] == PING])
+        self.assertEqual(status, 0)
         windows = [value for kind, flags, _, payload in peer.came if kind == SETTINGS
                    for name, value in struct.iter_unpack(">HI", payload) if name == INITIAL_WINDOW_SIZE]
         grants = [int.from_bytes(payload, "big") for kind, _, of, payload in peer.came if kind == WINDOW_UPDATE and of]
         tell(f"initial windows {windows}; {len(grants)} grants, the largest {max(grants)}")
         self.assertLessEqual(max(windows), WINDOW)
-        self.assertFalse([each for each in peer.came if each[0] == PING])
 
 
 class Answers(Facts):
