@@ -78,7 +78,7 @@ static void send_value(rd_engine *engine, struct travelling *out_travelling)
     for (size_t i = 0; i < slices->count; i++)
         if (GRPC_SLICE_LENGTH(slices->slices[i]) >= ENCODE_REFER_MIN) /* else it is around the payload */
             out_travelling->slices[out_travelling->count++] = grpc_slice_ref(slices->slices[i]);
-    EXPECT(out_travelling->count > 1 && out_travelling->count <= SLICES_MAX, "%zu slices", out_travelling->count);
+    EXPECT(out_travelling->count >= 1 && out_travelling->count <= SLICES_MAX, "%zu slices", out_travelling->count);
     grpc_byte_buffer_destroy(message);
     reply_fini(&reply);
 }
