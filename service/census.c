@@ -52,7 +52,7 @@ bool peer_parse(const char *text, struct peer *out_peer)
         return false;
     text = is_v4 ? text + 5 : skip(text + 5, "[", "%5B");
     size_t len = is_v4 ? strcspn(text, ":") : strcspn(text, "]%"); /* a zone begins with a percent sign too */
-    if (len >= sizeof(host) || port < text)
+    if (len >= sizeof(host) || port < text + len)
         return false;
     memcpy(host, text, len);
     host[len] = '\0';

@@ -1,6 +1,7 @@
 """Who is dropped where memory is short: those whose calls take it, and not those who only bring much."""
 
 import contextlib
+import resource
 import threading
 import time
 import unittest
@@ -125,6 +126,14 @@ class Pressure(DaemonTest):
         tell(f"beside requests that do not come, {what}, uploads ended {ends}")
         # an upload may be hit too: amid the flood it is refused for --max-inflight, and what it brings then is not read
         eventually(lambda: self.code_of(lambda: self.good.Read(GOOD)) == Code.OK, "good calls are served")
+
+    def test_memory_is_watched_also_where_no_descriptor_is_left(self):
+        attackers = self.attackers(2)
+        for attacker in attackers:
+            attacker.peer.until(http2.SETTINGS)  # it is accepted
+        resource.prlimit(self.daemon.pid, resource.RLIMIT_NOFILE, (3, 3))
+        tell(self.overwhelm(attackers, WATCH, b""))
+        self.assertIn(self.daemon.event("memory is short")["peer"], [attacker.name for attacker in attackers])
 
     def test_what_may_be_held_is_in_the_log(self):
         self.assertGreaterEqual(int(self.daemon.event("memory limit")["bytes"]), LIMIT)
