@@ -346,6 +346,7 @@ static bool peer_of(int fd, struct peer *out_peer)
         struct sockaddr_in6 v6;
     } address;
     socklen_t len = sizeof(address);
+    memset(&address, 0, sizeof(address));
     if (getpeername(fd, &address.any, &len) != 0)
         return false;
     if (address.any.sa_family == AF_INET)

@@ -49,7 +49,7 @@ static const struct option_row option_rows[] = {
     {"max-memory", KIND_BYTES, FIELD(max_memory), "256M", 16 * MIB, 1024 * GIB, NULL,
      "memory for requests that are still arriving, and again as much for what calls keep while they are served; the "
      "process may hold 2 x (this + --max-request-bytes + the index) + --max-queued-bytes + --max-response-bytes + 64M, "
-     "beyond which it resets the connections that brought most"},
+     "beyond which it resets the connections that cost most"},
     {"max-queued-bytes", KIND_BYTES, FIELD(max_queued_bytes), "256M", MIB, 1024 * GIB, NULL,
      "copied bytes of answers not sent yet, over all calls: at the limit streams wait in order of arrival"},
     {"stall-timeout", KIND_COUNT, FIELD(stall_timeout_s), "60", 0, 86400, NULL,

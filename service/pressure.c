@@ -232,6 +232,8 @@ bool pressure_start(struct pressure *pressure, struct server *server, rd_store *
     pressure->allowed = (2 * (config->max_memory + config->max_request_bytes) + config->max_queued_bytes +
                          config->max_response_bytes + PRESSURE_SLACK) *
                         OVERHEAD;
+    /* what a container needs, apart from the store's pages, which the kernel takes back */
+    LOG(LOG_INFO, "memory limit", LOG_NUMBER("bytes", limit_now(pressure, now_ms())));
     pressure->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (pressure->stop_fd >= 0) {
         pressure->running = pthread_create(&pressure->thread, NULL, pressure_thread, pressure) == 0;
@@ -240,8 +242,6 @@ bool pressure_start(struct pressure *pressure, struct server *server, rd_store *
     }
     if (!pressure->running)
         LOG(LOG_ERROR, "cannot start", LOG_TEXT("why", "the system refuses a thread"));
-    else /* what a container needs, apart from the store's pages, which the kernel takes back */
-        LOG(LOG_INFO, "memory limit", LOG_NUMBER("bytes", limit_now(pressure, now_ms())));
     return pressure->running;
 }
 

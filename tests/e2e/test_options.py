@@ -324,7 +324,7 @@ class Log(Options):
     def test_json_lines_parse_and_tell_the_life_of_a_daemon(self):
         lines = self.run_with(self.store)
         events = [line["event"] for line in lines if line["event"] != "grpc"]
-        self.assertEqual(events, ["listening", "serving", "draining", "stopping", "stopped"])
+        self.assertEqual(events, ["listening", "memory limit", "serving", "draining", "stopping", "stopped"])
         for line in lines:
             self.assertRegex(line["ts"], r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")
             self.assertIn(line["level"], ("error", "warn", "info", "debug"))
