@@ -87,7 +87,7 @@ void call_post_finish(struct call *call)
         ops[count++] = message_op(call, message);
     grpc_metadata trailing[STATUS_METADATA_MAX];
     size_t trailing_count = 0;
-    grpc_slice text;
+    grpc_slice text = {0}; /* empty, which needs no unref */
     call->has_status = true;
     ops[count] = (grpc_op){.op = GRPC_OP_SEND_STATUS_FROM_SERVER};
     ops[count].data.send_status_from_server.status = call->status;
