@@ -187,7 +187,7 @@ class Watcher(Actor):
         watch = health.Watch(request, timeout=HANGS_S, wait_for_ready=True)
         try:
             must(next(watch).status in (Health.SERVING, Health.NOT_SERVING), "a watch's status")
-            while watch.is_active() and not self.process.stopping.is_set():
+            while watch.is_active() and not self.process.stopping.is_set() and not self.process.to_rest:
                 self.look(health, request)
         except grpc.RpcError as error:
             must(error.code() != Code.CANCELLED, "a watch that nobody cancelled ended so")

@@ -34,11 +34,33 @@ class Process:
         self.steady = threading.Event()  # there will be no restart any more
         self.kills = 0
         self.lock = threading.Lock()
+        self.changed = threading.Condition()
+        self.to_rest, self.resting = False, 0
+
+    def rest(self, actors):
+        """Wait until so many rest."""
+        with self.changed:
+            self.to_rest = True
+            self.changed.wait_for(lambda: self.resting == actors or self.stopping.is_set())
+
+    def resume(self):
+        with self.changed:
+            self.to_rest = False
+            self.changed.notify_all()
+
+    def rest_if_told(self):
+        with self.changed:
+            if self.to_rest:
+                self.resting += 1
+                self.changed.notify_all()
+                self.changed.wait_for(lambda: not self.to_rest)
+                self.resting -= 1
 
     def complain(self, text):
         with self.lock:
             print("wrong " + text.replace("\n", " "), flush=True)
         self.stopping.set()
+        self.resume()
 
 
 class Actor(threading.Thread):
@@ -62,6 +84,7 @@ class Actor(threading.Thread):
     def run(self):
         while not self.process.stopping.is_set():
             self.guarded(self.turn)
+            self.process.rest_if_told()
         self.channel.close()
 
     def guarded(self, work):

@@ -1,7 +1,7 @@
 """
 One process of actors: `worker.py ADDRESS ROLE:NUMBER...`. On stdin it is told "killed" (the daemon was, and is not
-back yet), "steady" (no restart comes any more), "stop" and "verify"; on stdout it says "noted", "stopped", "verified",
-"wrong" and why, and at last what it has "counted".
+back yet), "steady" (no restart comes any more), "rest", "resume", "stop" and "verify"; on stdout it says "noted",
+"resting", "resumed", "stopped", "verified", "wrong" and why, and at last what it has "counted".
 """
 
 import collections
@@ -31,6 +31,12 @@ def main():
             print("noted", flush=True)
         elif line == "steady\n":
             process.steady.set()
+        elif line == "rest\n":
+            process.rest(len(actors))
+            print("resting", flush=True)
+        elif line == "resume\n":
+            process.resume()
+            print("resumed", flush=True)
         elif line == "stop\n":
             process.stopping.set()
             for actor in actors:
