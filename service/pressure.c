@@ -1,13 +1,12 @@
 #include "pressure.h"
+#include "clock.h"
 #include "memory.h"
-#include <errno.h>
 #include <malloc.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 /* The sanitizers hold many times what the program does. */
@@ -17,13 +16,6 @@
 #define OVERHEAD 1
 #endif
 #define INDEX_MS 1000 /* its size is asked for so often */
-
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 static uint64_t index_bytes(const struct pressure *pressure)
 {
@@ -185,7 +177,7 @@ static uint64_t limit_now(struct pressure *pressure, int64_t now)
 
 static void look(struct pressure *pressure)
 {
-    int64_t now = now_ms();
+    int64_t now = clock_ms();
     uint64_t held = memory_held();
     uint64_t limit = limit_now(pressure, now);
     if (held < limit - pressure->allowed / 2) {
@@ -233,7 +225,7 @@ bool pressure_start(struct pressure *pressure, struct server *server, rd_store *
                          config->max_response_bytes + PRESSURE_SLACK) *
                         OVERHEAD;
     /* what a container needs, apart from the store's pages, which the kernel takes back */
-    LOG(LOG_INFO, "memory limit", LOG_NUMBER("bytes", limit_now(pressure, now_ms())));
+    LOG(LOG_INFO, "memory limit", LOG_NUMBER("bytes", limit_now(pressure, clock_ms())));
     pressure->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (pressure->stop_fd >= 0) {
         pressure->running = pthread_create(&pressure->thread, NULL, pressure_thread, pressure) == 0;

@@ -111,7 +111,7 @@ class Pressure(DaemonTest):
                 attackers = self.attackers(4)
                 what = self.overwhelm(attackers, path, request)
                 self.good.Read(GOOD)
-            tell(f"beside {path}, {what}, uploads ended {ends}")
+                tell(f"beside {path}, {what}, uploads ended {ends}")
             self.assertEqual(set(ends), {"OK"})
             lines = self.daemon.events("memory is short")[earlier:]
             names = [attacker.name for attacker in attackers]
