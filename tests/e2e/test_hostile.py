@@ -287,7 +287,8 @@ class Pressure(HostileTest):
             peer.send(begin)
             self.assertFalse(all(peer.send(piece) for piece in pieces), "it was let finish")
         for line in self.daemon.events("memory is short"):  # unless the core's own quota came first
-            self.assertEqual((line["level"], line["dropped_connections"]), ("warn", "1"))
+            self.assertEqual(line["level"], "warn")
+            self.assertIn(line["dropped_connections"], ("0", "1"))  # 0: nothing more, while what it held is freed
 
     @unittest.skipIf(SANITIZE, "what the sanitizers hold is no measure")
     def test_who_sends_headers_without_end_is_dropped(self):
