@@ -161,7 +161,7 @@ class Rolling(DaemonTest):
         self.roll()
 
     def test_a_client_that_watches_health_moves_in_the_delay_and_needs_no_retry_policy(self):
-        self.roll("--drain-delay", max(2, min(SLOWDOWN, 4)), watches=True, restarts=4)
+        self.roll("--drain-delay", max(2, min(SLOWDOWN, 4)), watches=True, restarts=2 if SANITIZE else 4)
 
     def test_a_rolling_restart_loses_no_write(self):
         instances, callers = self.roll(writes=True)
