@@ -94,7 +94,7 @@ def row_read(bench):
     return [table, speeds]
 
 
-def batches(bench, title, work, calls, sides_in_flight, judged_in_flight, targets):
+def batches(bench, title, work, least_calls, sides_in_flight, judged_in_flight, targets):
     """A row of batches: with and without metadata, beside Redis and memcached."""
     keys, batch = bench.keys(KEYS), work["batch"]
     table = Table(f"{title}: server CPU a key")
@@ -105,6 +105,7 @@ def batches(bench, title, work, calls, sides_in_flight, judged_in_flight, target
             (f"Redis MGET of {batch}", "redis", servers.enter_context(bench.programs.redis(keys, VALUE))),
             (f"memcached get of {batch}", "memcached", servers.enter_context(bench.programs.memcached(keys, VALUE)))]
         for in_flight in sides_in_flight:
+            calls = max(least_calls, 2 * in_flight)
             sides = {"rdrived": bench.load(ours, calls, in_flight, keys=keys, **work),
                      "rdrived, no metadata": bench.load(ours, calls, in_flight, keys=keys, omit_metadata=True, **work)}
             for name, target, server in peers:
@@ -125,7 +126,7 @@ def batches(bench, title, work, calls, sides_in_flight, judged_in_flight, target
 def row_batch_hashed(bench):
     """BatchReadHashedKeys of 10,000 keys, 100 bytes each, of 1 M."""
     return batches(bench, "BatchReadHashedKeys, 10,000 keys × 100 bytes of 1 M",
-                   {"work": "batch-hashed", "batch": 10000}, 40, (1, 8), 1, {"ns": 150, "redis": 8})
+                   {"work": "batch-hashed", "batch": 10000}, 40, IN_FLIGHT, 1, {"ns": 150, "redis": 8})
 
 
 def row_batch_read(bench):
@@ -144,11 +145,12 @@ def row_large(bench):
         ours = servers.enter_context(bench.programs.rdrived(bench.store(keys, LARGE)))
         size = bench.answer_bytes(ours, work="read", **work)
         echo = servers.enter_context(bench.programs.echo(size, "--sources", str(keys)))
-        for in_flight in (1, 8):
+        for in_flight in IN_FLIGHT:
+            calls = max(400, 2 * in_flight)
             warm = {"in_order": keys, "warmup": max(keys, in_flight)}  # each value's checksum is due at its first read
-            sides = {"Read": bench.load(ours, 400, in_flight, work="read", **work, **warm),
-                     "ReadStream": bench.load(ours, 400, in_flight, work="read-stream", **work, **warm),
-                     "bare echo": bench.load(echo, 400, in_flight, work="read", **work, expect_bytes=size)}
+            sides = {"Read": bench.load(ours, calls, in_flight, work="read", **work, **warm),
+                     "ReadStream": bench.load(ours, calls, in_flight, work="read-stream", **work, **warm),
+                     "bare echo": bench.load(echo, calls, in_flight, work="read", **work, expect_bytes=size)}
             found = compare(sides, bench.rounds)
             where = f"{in_flight} in flight"
             for side in ("Read", "ReadStream"):
