@@ -393,6 +393,8 @@ int daemon_main(int argc, char **argv, rd_engine *(*wrap)(rd_engine *))
     bool core_ended = end_core();
     if (reply_references() == 0) /* no slice points into the store any more */
         rd_engine_destroy(daemon.opener.engine);
+    else
+        LOG(LOG_WARN, "stopped without closing the store", LOG_NUMBER("answers_under_way", reply_references()));
     accept_end();
     close(daemon.signal_fd);
     close(daemon.wake_fd);

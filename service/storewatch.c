@@ -71,7 +71,7 @@ struct storewatch_state storewatch_look(struct storewatch *watch)
     if (told->writable && !info.writable)
         LOG(LOG_ERROR, "writing ended", LOG_NUMBER("file_bytes", info.file_size),
             LOG_NUMBER("tail_offset", info.tail_off), LOG_TEXT("what", rd_err_text(RD_E_ENDED)));
-    if (info.generation != told->generation && info.entries < told->entries)
+    if (info.generation != told->generation && (info.entries < told->entries || info.file_size < told->file_size))
         LOG(LOG_INFO, "compacted", LOG_NUMBER("entries", info.entries), LOG_NUMBER("file_bytes", info.file_size),
             LOG_NUMBER("file_bytes_before", told->file_size), LOG_NUMBER("generation", info.generation));
     watch->told = info;
