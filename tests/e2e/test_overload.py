@@ -153,6 +153,17 @@ class Queued(OverloadTest):
         self.assertEqual(len(batch.items), 50)
         self.assertFalse(self.has_begun(waiting))
 
+    def test_a_watch_waits_for_no_room(self):
+        self.start("--drain-delay", 60, *self.options)
+        self.fill()
+        self.assertFalse(self.has_begun(self.peer(SMALL_STREAM)))
+        watch = self.daemon.health_stub().Watch(health_pb2.HealthCheckRequest(), timeout=DEADLINE_S)
+        self.assertEqual(next(watch).status, Health.SERVING)
+        self.daemon.send(signal.SIGTERM)
+        self.assertEqual(next(watch).status, Health.NOT_SERVING)
+        self.daemon.send(signal.SIGTERM)  # the delay is not waited for
+        self.assertEqual(self.daemon.wait(), 0)
+
     def test_many_that_do_not_read_keep_no_more_than_the_limit_and_all_of_them_end_well(self):
         self.start(*self.options, env=KEEP_NOTHING)
         count = 40
